@@ -1,0 +1,40 @@
+"""Lexical analysis: one way from text to terms, for documents and queries alike."""
+
+import re
+import threading
+import unicodedata
+
+import Stemmer
+
+__all__ = ("terms",)
+
+_WORD = re.compile(r"\w+", re.UNICODE)
+_LONGEST = 64
+_local = threading.local()
+
+
+def terms(text: str) -> list[str]:
+    """Return the lexical terms of a text: words, Unicode-folded (NFKC, case, accents), stemmed (Snowball English).
+
+    Args:
+        text: any text.
+
+    Returns:
+        Terms in the order of the text, with repeats; words over 64 characters are cut there.
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    if not folded.isascii():
+        decomposed = unicodedata.normalize("NFKD", folded)
+        folded = "".join(char for char in decomposed if not unicodedata.combining(char))
+    words = [word[:_LONGEST] for word in _WORD.findall(folded)]
+    stemmed: list[str] = _stemmer().stemWords(words)
+    return stemmed
+
+
+def _stemmer() -> Stemmer.Stemmer:
+    """Return this thread's stemmer: a Snowball stemmer must not be shared between threads."""
+    try:
+        return _local.stemmer
+    except AttributeError:
+        _local.stemmer = Stemmer.Stemmer("english")
+        return _local.stemmer

@@ -1,0 +1,149 @@
+"""Settings as frozen, validated values. Nothing here reads a file or the environment: `pipeline` does that, once."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from niruhybrid.errors import InvalidSettingError
+
+__all__ = ("Overflow", "ServerConfig", "StoreConfig", "StreamingConfig")
+
+Overflow = Literal["drop_oldest", "drop_newest", "block", "error"]
+"""What a full buffer does with one item more; see `niruhybrid.streaming.stream_buffer`."""
+
+Durability = Literal["process", "power"]
+"""What an acknowledged write survives: the death of the process, or also the loss of power."""
+
+
+def _whole(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidSettingError(f"`{name}` is {value!r}: give a whole number from {low} to {high}")
+
+
+def _seconds(name: str, value: object, low: float, high: float) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type,operator]  # `number` says it
+        raise InvalidSettingError(f"`{name}` is {value!r}: give seconds from {low:g} to {high:g}")
+
+
+def _share(name: str, value: object) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0.0 <= value <= 1.0:  # type: ignore[operator]  # `number` says it
+        raise InvalidSettingError(f"`{name}` is {value!r}: give a share from 0 to 1")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamingConfig:
+    """How items are buffered, batched and given up on.
+
+    Attributes:
+        buffer_size: items a buffer holds; 1 to 10,000,000.
+        buffer_timeout: seconds the oldest item waits at the most for its batch to fill; 0 to 3600.
+        batch_size: items in a micro-batch at the most; 1 to 65,536.
+        max_concurrent_streams: streams one processor serves at a time; 1 to 100,000.
+        processing_timeout: seconds from acceptance to result, after which an item ends with
+            `DeadlineExceededError`; above 0, to 86,400.
+        overflow: what a full buffer does with one item more.
+        buffer_bytes: bytes a buffer holds, as estimated from its texts; None for no such bound.
+        max_batch_tokens: padded tokens in a micro-batch at the most (longest text times texts); 8 to 1,000,000.
+        queue_size: items that may wait in each lane before new ones are refused; 1 to 10,000,000.
+        bulk_share: the share of encoder time that generated data keeps under any load of queries; 0 to 1.
+        bulk_batch_time: seconds one batch of generated data may take while queries are about; above 0, to 60.
+        hang_timeout: seconds after which an encode counts as hung and its worker is replaced; above 0, to 86,400.
+        max_text_chars: characters of one text at the most; 1 to 1,000,000,000.
+
+    Raises:
+        InvalidSettingError: a value is out of its range.
+    """
+
+    buffer_size: int = 1000
+    buffer_timeout: float = 0.1
+    batch_size: int = 32
+    max_concurrent_streams: int = 10
+    processing_timeout: float = 30.0
+    overflow: Overflow = "drop_oldest"
+    buffer_bytes: int | None = None
+    max_batch_tokens: int = 2048
+    queue_size: int = 10_000
+    bulk_share: float = 0.1
+    bulk_batch_time: float = 0.02
+    hang_timeout: float = 30.0
+    max_text_chars: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        _whole("buffer_size", self.buffer_size, 1, 10_000_000)
+        _seconds("buffer_timeout", self.buffer_timeout, 0.0, 3600.0)
+        _whole("batch_size", self.batch_size, 1, 65_536)
+        _whole("max_concurrent_streams", self.max_concurrent_streams, 1, 100_000)
+        _seconds("processing_timeout", self.processing_timeout, 1e-4, 86_400.0)
+        if self.overflow not in get_args(Overflow):
+            raise InvalidSettingError(f"`overflow` is {self.overflow!r}: give one of {', '.join(get_args(Overflow))}")
+        if self.buffer_bytes is not None:
+            _whole("buffer_bytes", self.buffer_bytes, 1, 1 << 50)
+        _whole("max_batch_tokens", self.max_batch_tokens, 8, 1_000_000)
+        _whole("queue_size", self.queue_size, 1, 10_000_000)
+        _share("bulk_share", self.bulk_share)
+        _seconds("bulk_batch_time", self.bulk_batch_time, 1e-4, 60.0)
+        _seconds("hang_timeout", self.hang_timeout, 1e-4, 86_400.0)
+        _whole("max_text_chars", self.max_text_chars, 1, 1_000_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """Where documents are kept and how search weighs its two halves.
+
+    Attributes:
+        path: the store's file; None keeps it in memory.
+        durability: what an acknowledged write survives: `process` (kill -9) or `power` (fsync at each commit).
+        dense_weight: weight of the dense half in the convex fusion, the lexical half has the rest; 0 to 1.
+
+    Raises:
+        InvalidSettingError: a value is out of its range.
+    """
+
+    path: str | None = None
+    durability: Durability = "process"
+    dense_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.path is not None and (not isinstance(self.path, str) or not self.path):
+            raise InvalidSettingError(f"`path` is {self.path!r}: give a file name, or None to keep the store in memory")
+        if self.durability not in get_args(Durability):
+            raise InvalidSettingError(f"`durability` is {self.durability!r}: give 'process' or 'power'")
+        _share("dense_weight", self.dense_weight)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Where the server listens and what it takes from one client.
+
+    Attributes:
+        host: address to listen on; loopback by default.
+        port: TCP port; 0 lets the system choose, to 65,535.
+        max_body_bytes: bytes of a request body at the most; 1 to 2**31.
+        max_query_chars: characters of one query at the most; 1 to 1,000,000.
+        keep_alive: seconds of silence after which a stream sends a comment; above 0, to 3600.
+        send_timeout: seconds a client may take to accept bytes before its stream is ended; above 0, to 3600.
+        max_streams: streams open at once, the next is refused; 1 to 100,000.
+
+    Raises:
+        InvalidSettingError: a value is out of its range.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_body_bytes: int = 1_000_000
+    max_query_chars: int = 8_000
+    keep_alive: float = 15.0
+    send_timeout: float = 30.0
+    max_streams: int = 1000
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.host, str) or not self.host:
+            raise InvalidSettingError(f"`host` is {self.host!r}: give an address, such as 127.0.0.1")
+        _whole("port", self.port, 0, 65_535)
+        _whole("max_body_bytes", self.max_body_bytes, 1, 1 << 31)
+        _whole("max_query_chars", self.max_query_chars, 1, 1_000_000)
+        _seconds("keep_alive", self.keep_alive, 1e-3, 3600.0)
+        _seconds("send_timeout", self.send_timeout, 1e-3, 3600.0)
+        _whole("max_streams", self.max_streams, 1, 100_000)

@@ -1,0 +1,96 @@
+"""What the pipeline asks of the parts that can be exchanged. Each Protocol has one contract suite in tests/contracts/."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from niruhybrid.types import Document, Hit, IndexEntry, Query, SearchRequest, SearchResponse, Token
+
+__all__ = ("Encoder", "Generator", "Store", "TermEncoder")
+
+
+class Encoder(Protocol):
+    """Turns texts into vectors. A `sentence_transformers.SentenceTransformer` is one.
+
+    Two attributes are used where an encoder has them: `dimension: int`, and `terms` (see `TermEncoder`).
+    """
+
+    def encode(self, texts: list[str], /) -> Any:
+        """Return one row per text, in the texts' order: anything that NumPy can read as `(n, dim)` numbers.
+
+        Called from worker threads, never by two at once. May raise: the batch is then tried again in parts until the
+        text at fault is found.
+        """
+        ...
+
+
+@runtime_checkable
+class TermEncoder(Protocol):
+    """An encoder that also analyses texts for lexical search."""
+
+    def terms(self, text: str, /) -> list[str]:
+        """Return the text's lexical terms, in order, with repeats; the same for documents and queries."""
+        ...
+
+
+class Store(Protocol):
+    """Keeps documents and finds them, by meaning and by words. Thread-safe; every call may block."""
+
+    def upsert(self, entries: Sequence[IndexEntry], /) -> int:
+        """Keep all entries or none, replacing those with the same id (the last of a batch wins).
+
+        Returns:
+            The watermark: a search that reports this or a later one saw the entries. The next search does.
+
+        Raises:
+            InvalidVectorError: a vector's dimension is not the store's.
+            StoreError: nothing was written.
+        """
+        ...
+
+    def delete(self, ids: Sequence[str], /) -> tuple[int, int]:
+        """Remove documents; unknown ids are passed over.
+
+        Returns:
+            How many were removed, and the watermark.
+
+        Raises:
+            StoreError: nothing was removed.
+        """
+        ...
+
+    def get(self, ids: Sequence[str], /) -> list[Document | None]:
+        """Return the documents of these ids, in their order, None for each unknown one."""
+        ...
+
+    def search(self, requests: Sequence[SearchRequest], /) -> list[SearchResponse]:
+        """Answer a batch of queries, in their order, all from one state of the store.
+
+        Raises:
+            InvalidVectorError: a vector's dimension is not the store's.
+            StoreError: nothing can be read.
+        """
+        ...
+
+    def count(self) -> int:
+        """Return how many documents there are."""
+        ...
+
+    def ids(self) -> Iterable[str]:
+        """Return the ids of all documents, in no particular order."""
+        ...
+
+    def close(self) -> None:
+        """Release files and memory; a second call does nothing."""
+        ...
+
+
+class Generator(Protocol):
+    """Writes an answer from a query and its hits."""
+
+    def generate(self, query: Query, hits: Sequence[Hit], /) -> AsyncIterator[Token]:
+        """Yield the answer in pieces, at least one. Closing the iterator stops the work.
+
+        Raises:
+            GenerationError: no answer, or no more of it, can be given.
+        """
+        ...
