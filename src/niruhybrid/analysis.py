@@ -8,7 +8,7 @@ import Stemmer
 
 __all__ = ("terms",)
 
-_WORD = re.compile(r"\w+", re.UNICODE)
+_WORD = re.compile(r"[^\W_]+")
 _LONGEST = 64
 _local = threading.local()
 

@@ -1,4 +1,4 @@
-"""What the pipeline asks of the parts that can be exchanged. Each Protocol has one contract suite in tests/contracts/."""
+"""What the pipeline asks of the parts that can be exchanged: one contract suite each, in tests/contracts/."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable

@@ -1,6 +1,6 @@
 """The values that travel through the pipeline: frozen, slotted, checked when they are made.
 
-A `Query` or `Document` that exists is valid: texts are encodable and not empty, ids are printable, embeddings are finite.
+A `Query` or `Document` that exists is valid: texts are encodable and not blank, ids printable, embeddings finite.
 """
 
 import math
@@ -339,7 +339,7 @@ class QueryResult:
     def __repr__(self) -> str:
         return (
             f"QueryResult(id={self.id!r}, text={_short(self.text)!r}, {_vector_shown(self.vector)}, "
-            f"hits={[hit.id for hit in self.hits]!r}, total={self.timings.total * 1e3:.1f} ms{_error_shown(self.error)})"
+            f"hits={[hit.id for hit in self.hits]!r}, {self.timings.total * 1e3:.1f} ms{_error_shown(self.error)})"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -384,7 +384,7 @@ class DataResult:
     def __repr__(self) -> str:
         return (
             f"DataResult(id={self.id!r}, {_vector_shown(self.vector)}, watermark={self.watermark}, "
-            f"total={self.timings.total * 1e3:.1f} ms{_error_shown(self.error)})"
+            f"{self.timings.total * 1e3:.1f} ms{_error_shown(self.error)})"
         )
 
     def to_dict(self) -> dict[str, Any]:

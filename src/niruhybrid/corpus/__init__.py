@@ -1,0 +1,1 @@
+"""Documents from files, and the demo corpus."""

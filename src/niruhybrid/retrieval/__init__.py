@@ -1,0 +1,1 @@
+"""The store: a durable log and the indexes derived from it."""

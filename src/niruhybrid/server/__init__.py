@@ -1,0 +1,1 @@
+"""HTTP: Server-Sent Events, problem details, health."""

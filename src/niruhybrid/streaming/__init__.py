@@ -1,0 +1,1 @@
+"""Buffers, the scheduler and the processors that run on them."""

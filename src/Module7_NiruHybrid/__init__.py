@@ -1,0 +1,1 @@
+"""The guide's import paths: re-exports of `niruhybrid`, nothing else."""

@@ -1,0 +1,1 @@
+"""NiruHybrid: a real-time retrieval pipeline."""
