@@ -1,4 +1,4 @@
-"""Fakes and a controllable clock, for tests of this library and of what is built on it. No other module imports this."""
+"""Fakes and a controllable clock, for tests here and in code built on this library; no module imports it."""
 
 import hashlib
 from collections.abc import Sequence
@@ -55,12 +55,10 @@ class HashEncoder:
     def encode(self, texts: Sequence[str], /) -> Vector:
         """Return `(n, dimension)` float32 unit vectors, in the texts' order."""
         self.calls.append(tuple(texts))
-        rows = np.zeros((len(texts), self.dimension), np.float32)
-        for row, text in zip(rows, texts, strict=True):
-            for term in self.terms(text) or ["\0"]:
-                row += self._direction(term)
-            row /= np.linalg.norm(row)
-        return rows
+        rows = [np.sum([self._direction(term) for term in self.terms(text) or ["\0"]], axis=0) for text in texts]
+        matrix = np.array(rows, np.float32).reshape(len(texts), self.dimension)
+        unit: Vector = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+        return unit
 
     def terms(self, text: str, /) -> list[str]:
         """Return the text's lexical terms."""
