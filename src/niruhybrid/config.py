@@ -26,10 +26,10 @@ def _seconds(name: str, value: object, low: float, high: float) -> None:
         raise InvalidSettingError(f"`{name}` is {value!r}: give seconds from {low:g} to {high:g}")
 
 
-def _share(name: str, value: object) -> None:
+def _share(name: str, value: object, low: float = 0.0, high: float = 1.0) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0.0 <= value <= 1.0:  # type: ignore[operator]  # `number` says it
-        raise InvalidSettingError(f"`{name}` is {value!r}: give a share from 0 to 1")
+    if not number or not low <= value <= high:  # type: ignore[operator]  # `number` says it
+        raise InvalidSettingError(f"`{name}` is {value!r}: give a share from {low:g} to {high:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,11 @@ class StreamingConfig:
         buffer_bytes: bytes a buffer holds, as estimated from its texts; None for no such bound.
         max_batch_tokens: padded tokens in a micro-batch at the most (longest text times texts); 8 to 1,000,000.
         queue_size: items that may wait in each lane before new ones are refused; 1 to 10,000,000.
-        bulk_share: the share of encoder time that generated data keeps under any load of queries; 0 to 1.
+        queue_tokens: estimated tokens that may wait in each lane; 1 to 10**12.
+        bulk_share: the share of encoder time that generated data keeps under any load of queries; .01 to .5.
         bulk_batch_time: seconds one batch of generated data may take while queries are about; above 0, to 60.
         hang_timeout: seconds after which an encode counts as hung and its worker is replaced; above 0, to 86,400.
+        cache_bytes: bytes of query vectors kept for when the same is asked again; 0 keeps none, to 2**40.
         max_text_chars: characters of one text at the most; 1 to 1,000,000,000.
 
     Raises:
@@ -65,9 +67,11 @@ class StreamingConfig:
     buffer_bytes: int | None = None
     max_batch_tokens: int = 2048
     queue_size: int = 10_000
+    queue_tokens: int = 4_000_000
     bulk_share: float = 0.1
     bulk_batch_time: float = 0.02
     hang_timeout: float = 30.0
+    cache_bytes: int = 16_777_216
     max_text_chars: int = 1_000_000
 
     def __post_init__(self) -> None:
@@ -82,9 +86,11 @@ class StreamingConfig:
             _whole("buffer_bytes", self.buffer_bytes, 1, 1 << 50)
         _whole("max_batch_tokens", self.max_batch_tokens, 8, 1_000_000)
         _whole("queue_size", self.queue_size, 1, 10_000_000)
-        _share("bulk_share", self.bulk_share)
+        _whole("queue_tokens", self.queue_tokens, 1, 10**12)
+        _share("bulk_share", self.bulk_share, 0.01, 0.5)
         _seconds("bulk_batch_time", self.bulk_batch_time, 1e-4, 60.0)
         _seconds("hang_timeout", self.hang_timeout, 1e-4, 86_400.0)
+        _whole("cache_bytes", self.cache_bytes, 0, 1 << 40)
         _whole("max_text_chars", self.max_text_chars, 1, 1_000_000_000)
 
 

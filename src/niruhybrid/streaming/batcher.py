@@ -1,0 +1,419 @@
+"""The threads that run the scheduler against an encoder, for callers in any thread and on any event loop.
+
+One worker thread cuts a batch, encodes it and cuts the next, without asking anybody; a stage thread per lane searches
+or writes what was encoded; one alarm thread ends what is past its deadline and replaces a worker that hangs. All sleep
+until there is something to do. A caller is woken once, when its item has ended.
+"""
+
+import asyncio
+import copy
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Literal, NamedTuple
+
+from niruhybrid.config import StreamingConfig
+from niruhybrid.errors import EncoderFailedError, EncoderOutputError, NiruError
+from niruhybrid.ports import Encoder
+from niruhybrid.streaming.cache import CacheStats, VectorCache
+from niruhybrid.streaming.cost import estimate_tokens
+from niruhybrid.streaming.lanes import Batch, LaneName, Ticket
+from niruhybrid.streaming.ledger import SchedulerStats
+from niruhybrid.streaming.rows import checked_rows
+from niruhybrid.streaming.scheduler import Scheduler
+from niruhybrid.streaming.stage import Encoded, Finish, Finished, Stage
+from niruhybrid.types import Timings, Vector
+
+__all__ = ("Batcher", "Done", "Job")
+
+_Call = Literal["look", "close"]
+_log = logging.getLogger(__name__)
+
+
+class Job(NamedTuple):
+    """An item handed in.
+
+    Attributes:
+        payload: what the stage after encoding works on: a query or a document.
+        lane: where it waits and is counted.
+        text: what is encoded.
+        timeout: seconds from now until it is given up.
+        vector: its vector, if it needs no encoding.
+        session: a newer job of the same session supersedes it; None for no session.
+    """
+
+    payload: object
+    lane: LaneName
+    text: str
+    timeout: float
+    vector: Vector | None = None
+    session: str | None = None
+
+
+class Done(NamedTuple):
+    """An item's result.
+
+    Attributes:
+        vector: its embedding.
+        found: what the stage after encoding returned for it; None without such a stage.
+        timings: where its time went.
+    """
+
+    vector: Vector
+    found: object
+    timings: Timings
+
+
+@dataclass(slots=True, eq=False)
+class _Caller:
+    """Who waits for an item, and what for."""
+
+    payload: object
+    future: "Future[Done] | asyncio.Future[Done]"
+    loop: asyncio.AbstractEventLoop | None
+
+
+class Batcher:
+    """One encoder shared by everybody, in micro-batches.
+
+    Args:
+        encoder: called from one worker thread at a time; again from another only after a call has hung.
+        config: bounds, batch sizes, shares and timeouts.
+        finish: the stage after encoding, for each lane; None where an item is done with its vector.
+    """
+
+    def __init__(
+        self, encoder: Encoder, config: StreamingConfig, *, finish: Mapping[LaneName, Finish] | None = None
+    ) -> None:
+        self._encoder = encoder
+        self._config = config
+        self._finish = dict(finish or {})
+        self._window: int | None = getattr(encoder, "max_tokens", None)
+        self._dim: int | None = getattr(encoder, "dimension", None)
+        self._scheduler = Scheduler(config, finishes=bool(self._finish))
+        self._lock = threading.Lock()
+        self._work_came = threading.Condition(self._lock)
+        self._alarm_calls: SimpleQueue[_Call] = SimpleQueue()
+        self._idle_workers = 0
+        self._alarm_at = float("-inf")  # until the alarm thread first sleeps, nobody needs to wake it
+        self._cache = VectorCache(config.cache_bytes)
+        self._worker: threading.Thread | None = None
+        self._alarm: threading.Thread | None = None
+        self._stages: dict[LaneName, Stage] = {}
+        self._closed = False
+        self._degraded = False
+
+    # --- for callers -------------------------------------------------------------------------------------------
+
+    def start(self, job: Job) -> "Future[Done]":
+        """Hand in an item from any thread; cancelling the future takes the item back.
+
+        Returns:
+            A future that ends with the result, or with the `NiruError` that the item ended with.
+
+        Raises:
+            OverloadedError, ClosedError: it was refused.
+        """
+        future: Future[Done] = Future()
+        ticket = self._submit(job, _Caller(job.payload, future, None))
+        future.add_done_callback(lambda done: self._cancel(ticket) if done.cancelled() else None)
+        return future
+
+    def start_here(self, job: Job) -> "asyncio.Future[Done]":
+        """Hand in an item from a coroutine, as `start` does; the future belongs to the running event loop."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Done] = loop.create_future()
+        ticket = self._submit(job, _Caller(job.payload, future, loop))
+        future.add_done_callback(lambda done: self._cancel(ticket) if done.cancelled() else None)
+        return future
+
+    def refuse(self, lane: LaneName, reason: str) -> None:
+        """Count an item that was refused before it could be handed in."""
+        with self._lock:
+            self._scheduler.refuse(lane, reason)
+
+    def stats(self) -> tuple[SchedulerStats, CacheStats]:
+        """Return every counter, all as of the same instant."""
+        with self._lock:
+            return self._scheduler.stats(time.monotonic()), self._cache.stats()
+
+    @property
+    def degraded(self) -> bool:
+        """Whether the last encode hung: true until one returns."""
+        return self._degraded
+
+    def abandon(self) -> None:
+        """Have the batcher close itself, soon, in a thread of its own; safe to call from a finalizer."""
+        self._alarm_calls.put("close")
+
+    def close(self, timeout: float = 0.0) -> None:
+        """Refuse new items, end those that wait, let those in flight finish; a second call does no harm.
+
+        Args:
+            timeout: seconds to wait for the threads' end.
+        """
+        with self._lock:
+            self._closed = True
+            self._scheduler.close()
+            ended = self._collect()
+            self._work_came.notify_all()
+            self._wind_down()
+            threads = [thread for thread in (self._worker, self._alarm, *self._stages.values()) if thread is not None]
+        _hand_out(ended)
+        until = time.monotonic() + timeout
+        for thread in threads if timeout else ():
+            thread.join(max(0.0, until - time.monotonic()))
+
+    # --- at the door -------------------------------------------------------------------------------------------
+
+    def _submit(self, job: Job, caller: _Caller) -> Ticket:
+        now = time.monotonic()
+        ticket = Ticket(job.lane, now + job.timeout, now, caller, job.session)
+        with self._lock:
+            self._start_threads()
+            vector = job.vector
+            if vector is None and job.lane == "interactive":
+                vector = self._cache.get(job.text)
+            if vector is None:
+                self._scheduler.offer(ticket, job.text, estimate_tokens(job.text, self._window))
+                if self._idle_workers:
+                    self._work_came.notify()
+            else:
+                self._scheduler.offer_ready(ticket)
+            if ticket.deadline < self._alarm_at:
+                self._alarm_calls.put("look")
+            ended = self._collect()
+        if vector is not None:
+            self._pass_on([Encoded(ticket, job.payload, vector)])
+        _hand_out(ended)
+        return ticket
+
+    def _cancel(self, ticket: Ticket) -> None:
+        with self._lock:
+            self._scheduler.cancel(ticket)
+            ticket.payload = None
+
+    # --- the worker thread -------------------------------------------------------------------------------------
+
+    def _start_threads(self) -> None:
+        if self._worker is not None or self._closed:
+            return
+        for lane, finish in self._finish.items():
+            self._stages[lane] = Stage(f"niru-{lane}", finish, self._config.batch_size, self._hand_back)
+        self._alarm = _started(self._keep_time, "niru-alarm")
+        self._worker = _started(self._encode_batches, "niru-encoder")
+
+    def _encode_batches(self) -> None:
+        while (batch := self._next_batch()) is not None:
+            outcome = self._encode(batch)
+            if not self._settle(batch, outcome):
+                return  # given up as hung: another worker has taken over
+
+    def _next_batch(self) -> Batch | None:
+        """Wait for a batch; None once the batcher is closed and this thread is no longer needed."""
+        while True:
+            with self._lock:
+                batch = self._scheduler.take(time.monotonic())
+                ended = self._collect()
+                if batch is not None:
+                    if batch.started + self._config.hang_timeout < self._alarm_at:
+                        self._alarm_calls.put("look")
+                elif not ended:
+                    if self._closed:
+                        return None
+                    self._idle_workers += 1
+                    self._work_came.wait()
+                    self._idle_workers -= 1
+            _hand_out(ended)
+            if batch is not None:
+                return batch
+
+    def _encode(self, batch: Batch) -> list[Vector | EncoderOutputError] | Exception:
+        """Encode a batch; whatever goes wrong is returned, so that no error can end the thread."""
+        try:
+            rows = checked_rows(self._encoder.encode(batch.texts), len(batch.works), self._dim)
+        except Exception as err:  # noqa: BLE001  # an encoder may raise anything
+            return err
+        if self._dim is None:
+            self._dim = next((row.size for row in rows if not isinstance(row, NiruError)), None)
+        return rows
+
+    def _settle(self, batch: Batch, outcome: list[Vector | EncoderOutputError] | Exception) -> bool:
+        """Hand a batch's outcome on; False if it came too late."""
+        with self._lock:
+            if batch not in self._scheduler.encoding:
+                return False
+            now = time.monotonic()
+            if isinstance(outcome, Exception) and self._scheduler.split(batch, outcome, now):
+                return True
+            outcomes = [_as_ours(outcome)] if isinstance(outcome, Exception) else outcome
+            self._degraded = False
+            self._remember(batch, outcomes)
+            live = self._scheduler.complete(batch, outcomes, now)
+            ended = self._collect()
+            encoded = [Encoded(ticket, _payload(ticket), vector) for ticket, vector in live]
+        _hand_out(ended)
+        self._pass_on(encoded)
+        with self._lock:
+            self._wind_down()
+        return True
+
+    def _remember(self, batch: Batch, outcomes: Sequence[Vector | NiruError]) -> None:
+        """Keep the vectors of queries: people ask the same things."""
+        for work, outcome in zip(batch.works, outcomes, strict=True):
+            if work.lane == "interactive" and not isinstance(outcome, NiruError):
+                self._cache.put(work.text, outcome)
+
+    # --- after encoding ----------------------------------------------------------------------------------------
+
+    def _pass_on(self, encoded: Sequence[Encoded]) -> None:
+        """Give encoded items to the stage of their lane; where there is none, they are done."""
+        by_lane: dict[LaneName, list[Encoded]] = {}
+        for item in encoded:
+            by_lane.setdefault(item.ticket.lane, []).append(item)
+        for lane, items in by_lane.items():
+            stage = self._stages.get(lane)
+            if stage is None:
+                self._hand_back([Finished(item, None, 0.0) for item in items])
+            else:
+                stage.put(items)
+
+    def _hand_back(self, results: Sequence[Finished]) -> None:
+        """End items that have been through everything."""
+        ended: list[tuple[_Caller, Done | NiruError]] = []
+        with self._lock:
+            now = time.monotonic()
+            for (ticket, _, vector), found, seconds in results:
+                if self._stages:
+                    self._scheduler.finished(ticket.lane)
+                caller = ticket.payload
+                if isinstance(found, NiruError):
+                    done: Done | NiruError = found
+                    live = self._scheduler.fail(ticket, found)
+                else:
+                    done = Done(vector, found, _timings(ticket, seconds, now))
+                    live = self._scheduler.deliver(ticket)
+                if live and isinstance(caller, _Caller):
+                    ended.append((caller, done))
+                ticket.payload = None
+            if self._idle_workers:
+                self._work_came.notify()  # a lane that paused for its stage may go on
+            if self._closed:
+                self._alarm_calls.put("look")
+        _hand_out(ended)
+
+    # --- the alarm thread --------------------------------------------------------------------------------------
+
+    def _keep_time(self) -> None:
+        """End what is past its deadline and give up encodes that hang, until closed and empty."""
+        while True:
+            with self._lock:
+                now = time.monotonic()
+                self._scheduler.expire(now)
+                for batch in self._scheduler.overdue(now):
+                    self._replace_worker(batch, now)
+                ended = self._collect()
+                due = self._scheduler.next_due()
+                if due is None and self._closed:
+                    break
+                self._alarm_at = float("inf") if due is None else due
+            _hand_out(ended)
+            try:
+                call = self._alarm_calls.get(timeout=None if due is None else max(0.0, due - now))
+            except Empty:
+                continue
+            if call == "close":
+                self.close()
+        _hand_out(ended)
+
+    def _replace_worker(self, batch: Batch, now: float) -> None:
+        self._scheduler.give_up(batch, now)
+        self._degraded = True
+        _log.warning("encoder_hung texts=%d seconds=%.1f", len(batch.works), now - batch.started)
+        self._worker = None if self._closed else _started(self._encode_batches, "niru-encoder")
+        self._wind_down()
+
+    # --- under the lock ----------------------------------------------------------------------------------------
+
+    def _collect(self) -> "list[tuple[_Caller, Done | NiruError]]":
+        ended: list[tuple[_Caller, Done | NiruError]] = []
+        for ticket, error in self._scheduler.collect():
+            if isinstance(ticket.payload, _Caller):
+                ended.append((ticket.payload, error))
+            ticket.payload = None
+        return ended
+
+    def _wind_down(self) -> None:
+        """Once closed and with nothing in the encoder, let the stages and the alarm end when they are empty."""
+        if self._closed and not self._scheduler.encoding:
+            for stage in self._stages.values():
+                stage.close()
+            self._alarm_calls.put("look")
+
+
+def _started(run: Callable[[], None], name: str) -> threading.Thread:
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _payload(ticket: Ticket) -> object:
+    return ticket.payload.payload if isinstance(ticket.payload, _Caller) else None
+
+
+def _timings(ticket: Ticket, finish: float, now: float) -> Timings:
+    return Timings(
+        queued=ticket.taken_at - ticket.accepted_at,
+        encode=ticket.encoded_in,
+        search=finish,
+        total=now - ticket.accepted_at,
+    )
+
+
+def _as_ours(err: Exception) -> NiruError:
+    if isinstance(err, NiruError):
+        return err
+    ours = EncoderFailedError(f"the encoder raised {type(err).__name__} for this text alone: see the cause")
+    ours.__cause__ = err
+    return ours
+
+
+def _hand_out(ended: Sequence[tuple[_Caller, Done | NiruError]]) -> None:
+    """Wake the callers: those of one event loop all at once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Caller, Done | NiruError]]] = {}
+    for caller, outcome in ended:
+        if caller.loop is None:
+            _set(caller.future, outcome)
+        else:
+            by_loop.setdefault(caller.loop, []).append((caller, outcome))
+    for loop, group in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_set_all, group)
+        except RuntimeError:  # the loop was closed, and its callers with it
+            _log.debug("event_loop_closed items=%d", len(group))
+
+
+def _set_all(group: Sequence[tuple[_Caller, Done | NiruError]]) -> None:
+    for caller, outcome in group:
+        _set(caller.future, outcome)
+
+
+def _set(future: "Future[Done] | asyncio.Future[Done]", outcome: Done | NiruError) -> None:
+    try:
+        if isinstance(outcome, NiruError):
+            future.set_exception(_own(outcome))
+        else:
+            future.set_result(outcome)
+    except (InvalidStateError, asyncio.InvalidStateError):
+        _log.debug("caller_gone")
+
+
+def _own(error: NiruError) -> NiruError:
+    """Return a copy for one caller: an error that several raise would mix up their tracebacks."""
+    own = copy.copy(error)
+    own.__cause__ = error.__cause__
+    return own

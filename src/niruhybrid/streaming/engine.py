@@ -1,0 +1,246 @@
+"""What both processors share: how an input becomes a job and its end a result. No waiting happens here."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar, cast
+
+from niruhybrid import analysis
+from niruhybrid.config import StreamingConfig
+from niruhybrid.errors import InvalidInputError, InvalidSettingError, InvalidVectorError, NiruError, QueueFullError
+from niruhybrid.ports import Encoder, Store, TermEncoder
+from niruhybrid.streaming.batcher import Batcher, Done, Job
+from niruhybrid.streaming.cache import CacheStats
+from niruhybrid.streaming.inputs import as_document, as_query, id_of, text_of
+from niruhybrid.streaming.lanes import LaneName
+from niruhybrid.streaming.ledger import LaneStats, SchedulerStats
+from niruhybrid.types import (
+    DataResult,
+    Document,
+    IndexEntry,
+    Query,
+    QueryResult,
+    SearchRequest,
+    SearchResponse,
+    Vector,
+    checked_text,
+)
+
+__all__ = ("Engine", "Item", "Kind", "Result", "StreamStats", "configured")
+
+Item = TypeVar("Item", bound=Query | Document)
+Result = TypeVar("Result", bound=QueryResult | DataResult)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[Item, Result]):
+    """The four steps from an input to a result, for queries or for documents.
+
+    Attributes:
+        lane: where the items wait.
+        read: makes an item of an input and its place in the stream; raises `InvalidInputError`.
+        job: what the batcher is to do for an item; raises `InvalidInputError`.
+        result: the result of an item that ended well.
+        failed: the result of an input, at its place in the stream, that ended with an error.
+    """
+
+    lane: LaneName
+    read: Callable[[object, int], Item]
+    job: Callable[[Item], Job]
+    result: Callable[[Item, Done], Result]
+    failed: Callable[[object, int, NiruError], Result]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStats:
+    """A processor's counters at one instant.
+
+    Attributes:
+        lanes: the counters of both lanes; each adds up.
+        cache: the counters of the cache of query vectors.
+        open_streams: streams being served now.
+        degraded: whether the last encode hung.
+    """
+
+    lanes: SchedulerStats
+    cache: CacheStats
+    open_streams: int
+    degraded: bool
+
+    @property
+    def queries(self) -> LaneStats:
+        """The lane of queries."""
+        return self.lanes.interactive
+
+    @property
+    def data(self) -> LaneStats:
+        """The lane of generated data."""
+        return self.lanes.bulk
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready values."""
+        return {
+            **self.lanes.to_dict(),
+            "cache": self.cache.to_dict(),
+            "open_streams": self.open_streams,
+            "degraded": self.degraded,
+        }
+
+
+class Engine:
+    """An encoder, a store or none, and the batcher that runs them.
+
+    Args:
+        encoder: anything with `encode(list[str])`.
+        store: where documents are kept and found; None only encodes.
+        config: bounds, batch sizes, shares and timeouts.
+
+    Raises:
+        InvalidSettingError: `encoder` has no `encode`.
+    """
+
+    def __init__(self, encoder: Encoder, store: Store | None, config: StreamingConfig) -> None:
+        if not callable(getattr(encoder, "encode", None)):
+            raise InvalidSettingError(
+                f"`hybrid_encoder` is a {type(encoder).__name__} without `encode`: "
+                "give an object with encode(list[str])"
+            )
+        self.config = config
+        self._store = store
+        self._terms = encoder.terms if isinstance(encoder, TermEncoder) else analysis.terms
+        self._dim: int | None = getattr(encoder, "dimension", None)
+        finish = None if store is None else {"interactive": self._search, "bulk": self._write}
+        self.batcher = Batcher(encoder, config, finish=cast("Any", finish))
+        self._streams = 0
+        self._streams_lock = threading.Lock()
+        self.queries = Kind(
+            lane="interactive", read=as_query, job=self._query_job, result=_query_result, failed=_failed_query
+        )
+        self.data = Kind(lane="bulk", read=as_document, job=self._data_job, result=_data_result, failed=_failed_data)
+
+    @property
+    def window(self) -> int:
+        """Items a stream may have read and not yet yielded."""
+        return min(self.config.buffer_size, 8 * self.config.batch_size)
+
+    def job(self, kind: Kind[Item, Result], item: Item) -> Job:
+        """Return an item's job; a refusal is counted.
+
+        Raises:
+            InvalidInputError: the item can't be used.
+        """
+        try:
+            return kind.job(item)
+        except InvalidInputError:
+            self.batcher.refuse(kind.lane, "invalid")
+            raise
+
+    def job_of(self, kind: Kind[Item, Result], raw: object, position: int) -> tuple[Item, Job]:
+        """Return the item made of an input, and its job; a refusal is counted.
+
+        Raises:
+            InvalidInputError: the input can't be used.
+        """
+        try:
+            item = kind.read(raw, position)
+        except InvalidInputError:
+            self.batcher.refuse(kind.lane, "invalid")
+            raise
+        return item, self.job(kind, item)
+
+    def open_stream(self) -> None:
+        """Count a stream in.
+
+        Raises:
+            QueueFullError: `max_concurrent_streams` are open.
+        """
+        with self._streams_lock:
+            if self._streams >= self.config.max_concurrent_streams:
+                raise QueueFullError(
+                    f"{self._streams} of {self.config.max_concurrent_streams} streams are open: "
+                    "end one, or raise `max_concurrent_streams`",
+                    retry_after=1.0,
+                )
+            self._streams += 1
+
+    def close_stream(self) -> None:
+        """Count a stream out."""
+        with self._streams_lock:
+            self._streams -= 1
+
+    def stats(self) -> StreamStats:
+        """Return every counter, as of now."""
+        lanes, cache = self.batcher.stats()
+        return StreamStats(lanes, cache, self._streams, self.batcher.degraded)
+
+    # --- jobs --------------------------------------------------------------------------------------------------
+
+    def _query_job(self, query: Query) -> Job:
+        text = checked_text(query.text, what="query text", max_chars=self.config.max_text_chars)
+        return Job(query, "interactive", text, query.timeout or self.config.processing_timeout, None, query.session)
+
+    def _data_job(self, document: Document) -> Job:
+        timeout = document.timeout or self.config.processing_timeout
+        vector = document.embedding
+        if vector is not None:
+            if self._dim is not None and vector.size != self._dim:
+                raise InvalidVectorError(
+                    f"embedding has {vector.size} dimensions, the encoder has {self._dim}: use the same model"
+                )
+            return Job(document, "bulk", "", timeout, vector)
+        text = f"{document.title}\n{document.text}" if document.title else document.text
+        checked_text(text, what="document text", max_chars=self.config.max_text_chars)
+        return Job(document, "bulk", text, timeout)
+
+    # --- the stage after encoding, in its thread -----------------------------------------------------------------
+
+    def _search(self, items: Sequence[tuple[object, Vector]]) -> Sequence[object]:
+        queries = cast("Sequence[tuple[Query, Vector]]", items)
+        requests = [SearchRequest(vector, self._terms(query.text), query.top_k) for query, vector in queries]
+        return cast("Store", self._store).search(requests)
+
+    def _write(self, items: Sequence[tuple[object, Vector]]) -> Sequence[object]:
+        documents = cast("Sequence[tuple[Document, Vector]]", items)
+        entries = [IndexEntry(document, vector, self._entry_terms(document)) for document, vector in documents]
+        watermark = cast("Store", self._store).upsert(entries)
+        return [watermark] * len(items)
+
+    def _entry_terms(self, document: Document) -> list[str]:
+        return self._terms(f"{document.title}\n{document.text}" if document.title else document.text)
+
+
+def configured(config: StreamingConfig | None, batch_size: int | None) -> StreamingConfig:
+    """Return the settings a processor runs on: an argument given wins over `config`, that over the defaults."""
+    base = config or StreamingConfig()
+    return base if batch_size is None else replace(base, batch_size=batch_size)
+
+
+def _query_result(query: Query, done: Done) -> QueryResult:
+    found = cast("SearchResponse | None", done.found)
+    return QueryResult(
+        id=query.id,
+        text=query.text,
+        vector=done.vector,
+        hits=() if found is None else found.hits,
+        metadata=query.metadata,
+        timings=done.timings,
+        watermark=None if found is None else found.watermark,
+    )
+
+
+def _data_result(document: Document, done: Done) -> DataResult:
+    return DataResult(
+        id=document.id,
+        vector=done.vector,
+        metadata=document.metadata,
+        timings=done.timings,
+        watermark=cast("int | None", done.found),
+    )
+
+
+def _failed_query(raw: object, position: int, error: NiruError) -> QueryResult:
+    return QueryResult(id=id_of(raw, position), text=text_of(raw), error=error)
+
+
+def _failed_data(raw: object, position: int, error: NiruError) -> DataResult:
+    return DataResult(id=id_of(raw, position), error=error)

@@ -1,0 +1,130 @@
+"""What comes after encoding, search or write, in a thread of its own so that the encoder never waits for it."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from niruhybrid.errors import NiruError, StoreError
+from niruhybrid.streaming.lanes import Ticket
+from niruhybrid.types import Vector
+
+__all__ = ("Encoded", "Finish", "Finished", "Stage", "isolate")
+
+Finish = Callable[[Sequence[tuple[object, Vector]]], Sequence[object]]
+"""Searches or writes a batch of payloads with their vectors: one result each, in their order. May raise."""
+
+
+class Encoded(NamedTuple):
+    """An item that has its vector.
+
+    Attributes:
+        ticket: its place in the scheduler.
+        payload: the query or document.
+        vector: its embedding.
+    """
+
+    ticket: Ticket
+    payload: object
+    vector: Vector
+
+
+class Finished(NamedTuple):
+    """An item that left the stage.
+
+    Attributes:
+        item: what had come in.
+        found: the result, or the error it ends with.
+        seconds: how long its batch took.
+    """
+
+    item: Encoded
+    found: object
+    seconds: float
+
+
+class Stage:
+    """A thread that finishes encoded items, as many at a time as have gathered.
+
+    Args:
+        name: the thread's name.
+        finish: what is done with a batch.
+        most: items in a batch at the most.
+        hand_back: called in the stage's thread with every batch that leaves it. The number waiting is bounded by the
+            scheduler, which pauses a lane whose stage is behind.
+    """
+
+    def __init__(self, name: str, finish: Finish, most: int, hand_back: Callable[[list[Finished]], None]) -> None:
+        self._finish = finish
+        self._most = most
+        self._hand_back = hand_back
+        self._waiting: deque[Encoded] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, items: Sequence[Encoded]) -> None:
+        """Let items wait for the stage; never blocks."""
+        with self._changed:
+            self._waiting.extend(items)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Let the thread end once nothing waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def join(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for the thread's end."""
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting:
+                    if self._closed:
+                        return
+                    self._changed.wait()
+                batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+            self._hand_back(self._finished(batch))
+
+    def _finished(self, batch: list[Encoded]) -> list[Finished]:
+        wanted = [item for item in batch if item.ticket.state != "ended"]
+        start = time.monotonic()
+        found = isolate(self._finish, [(item.payload, item.vector) for item in wanted])
+        seconds = time.monotonic() - start
+        results = [Finished(item, each, seconds) for item, each in zip(wanted, found, strict=True)]
+        given_up = [Finished(item, None, 0.0) for item in batch if item.ticket.state == "ended" and item not in wanted]
+        return results + given_up
+
+
+def isolate(finish: Finish, items: Sequence[tuple[object, Vector]]) -> list[object]:
+    """Return each item's result, or its error: a batch that raises is tried in halves until the culprits are found.
+
+    An error of the store itself (disk full, closed) is every item's error at once; halves would only repeat it.
+    """
+    if not items:
+        return []
+    try:
+        found = list(finish(items))
+    except StoreError as err:
+        return [err] * len(items)
+    except Exception as err:  # noqa: BLE001  # whatever a store raises is the item's error, never the thread's end
+        if len(items) > 1:
+            middle = len(items) // 2
+            return isolate(finish, items[:middle]) + isolate(finish, items[middle:])
+        return [_as_ours(err)]
+    if len(found) != len(items):
+        return [StoreError(f"the store returned {len(found)} results for {len(items)} items: fix it")] * len(items)
+    return found
+
+
+def _as_ours(err: Exception) -> NiruError:
+    if isinstance(err, NiruError):
+        return err
+    ours = StoreError(f"the store raised {type(err).__name__}: see the cause")
+    ours.__cause__ = err
+    return ours

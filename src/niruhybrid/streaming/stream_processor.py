@@ -1,0 +1,273 @@
+"""`StreamProcessor` and `AsyncStreamProcessor`: texts in, results out, in micro-batches shared by all callers."""
+
+import asyncio
+import atexit
+import weakref
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from types import TracebackType
+from typing import Self
+
+from niruhybrid.config import StreamingConfig
+from niruhybrid.ports import Encoder, Store
+from niruhybrid.streaming.batcher import Batcher
+from niruhybrid.streaming.engine import Engine, StreamStats, configured
+from niruhybrid.streaming.streams import stream, stream_here
+from niruhybrid.types import DataResult, Document, Metadata, Query, QueryResult, Vector
+
+__all__ = ("AsyncStreamProcessor", "StreamProcessor")
+
+_CLOSE_TIMEOUT = 5.0  # seconds that a close waits for what is in flight
+
+
+class _Processor:
+    """What both processors have in common: an engine that is closed at the latest when they are gone."""
+
+    def __init__(
+        self,
+        hybrid_encoder: Encoder,
+        batch_size: int | None = None,
+        *,
+        store: Store | None = None,
+        config: StreamingConfig | None = None,
+    ) -> None:
+        self._engine = Engine(hybrid_encoder, store, configured(config, batch_size))
+        _open_batchers.add(self._engine.batcher)
+        weakref.finalize(self, self._engine.batcher.abandon).atexit = False
+
+    @property
+    def config(self) -> StreamingConfig:
+        """The settings it runs on."""
+        return self._engine.config
+
+    def stats(self) -> StreamStats:
+        """Return every counter of both lanes, all as of the same instant."""
+        return self._engine.stats()
+
+
+class StreamProcessor(_Processor):
+    """Encode queries and generated data, and with a store search and index them, from any number of threads.
+
+    Args:
+        hybrid_encoder: a `HybridEncoder`, or any object with `encode(list[str])` that returns one row per text.
+        batch_size: items in a micro-batch at the most; wins over `config`.
+        store: where documents are kept and found; None only encodes.
+        config: all other settings.
+
+    Raises:
+        InvalidSettingError: an argument can't be used.
+    """
+
+    def process_query(
+        self,
+        query_id: str,
+        query_text: str,
+        *,
+        top_k: int = 5,
+        metadata: Metadata | None = None,
+        timeout: float | None = None,
+        session: str | None = None,
+    ) -> QueryResult:
+        """Encode one query and search for it.
+
+        Args:
+            query_id: returned with the result.
+            query_text: what is asked.
+            top_k: hits wanted, 1 to 1000.
+            metadata: returned with the result.
+            timeout: seconds until it is given up; None takes `processing_timeout`.
+            session: a newer query of the same session supersedes this one.
+
+        Raises:
+            InvalidInputError: an argument can't be used.
+            OverloadedError: it was refused; try again after its `retry_after` seconds.
+            DeadlineExceededError, SupersededError, ClosedError, EncoderError, StoreError: it was accepted and ended so.
+        """
+        return self.submit_query(Query(query_id, query_text, top_k, metadata or {}, timeout, session))
+
+    def submit_query(self, query: Query) -> QueryResult:
+        """Encode one query and search for it; raises as `process_query` does."""
+        future = self._engine.batcher.start(self._engine.job(self._engine.queries, query))
+        try:
+            return self._engine.queries.result(query, future.result())
+        finally:
+            future.cancel()  # only if the wait itself was interrupted
+
+    def process_query_batch(self, queries: Iterable[object]) -> list[QueryResult]:
+        """Process queries together; one that fails has `.error` set and leaves the others alone.
+
+        Args:
+            queries: strings, mappings (`id`, `text`, `top_k`, `metadata`, `timeout`, `session`) or `Query`.
+
+        Returns:
+            One result per query, in their order.
+        """
+        return list(stream(self._engine, self._engine.queries, queries, ordered=True))
+
+    def process_query_stream(self, queries: Iterable[object], *, ordered: bool = True) -> Iterator[QueryResult]:
+        """Yield the result of each query as the stream of queries goes on.
+
+        Args:
+            queries: strings, mappings or `Query`; read in a thread of its own, no further ahead than the bounds.
+            ordered: in the order of the queries; False yields each as it completes.
+
+        Raises:
+            QueueFullError: `max_concurrent_streams` are open.
+        """
+        return stream(self._engine, self._engine.queries, queries, ordered=ordered)
+
+    def process_data(
+        self,
+        data_id: str,
+        data_text: str = "",
+        *,
+        title: str = "",
+        metadata: Metadata | None = None,
+        embedding: Vector | None = None,
+        timeout: float | None = None,
+    ) -> DataResult:
+        """Encode one document, unless it brings its `embedding`, and index it.
+
+        Raises:
+            InvalidInputError: an argument can't be used.
+            OverloadedError: it was refused; try again after its `retry_after` seconds.
+            DeadlineExceededError, ClosedError, EncoderError, StoreError: it was accepted and ended so.
+        """
+        return self.submit_document(Document(data_id, data_text, title, metadata or {}, embedding, timeout))
+
+    def submit_document(self, document: Document) -> DataResult:
+        """Encode and index one document; raises as `process_data` does."""
+        future = self._engine.batcher.start(self._engine.job(self._engine.data, document))
+        try:
+            return self._engine.data.result(document, future.result())
+        finally:
+            future.cancel()
+
+    def process_data_batch(self, items: Iterable[object]) -> list[DataResult]:
+        """Process documents together; one that fails has `.error` set and leaves the others alone.
+
+        Args:
+            items: strings, mappings (`id`, `text`, `title`, `metadata`, `embedding`, `timeout`) or `Document`.
+
+        Returns:
+            One result per document, in their order.
+        """
+        return list(stream(self._engine, self._engine.data, items, ordered=True))
+
+    def process_data_stream(self, items: Iterable[object], *, ordered: bool = True) -> Iterator[DataResult]:
+        """Yield the result of each document as the stream goes on; arguments as in `process_query_stream`."""
+        return stream(self._engine, self._engine.data, items, ordered=ordered)
+
+    def close(self) -> None:
+        """Refuse new items, end those that wait, and wait up to 5 s for those in flight; a second call does no harm."""
+        self._engine.batcher.close(_CLOSE_TIMEOUT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncStreamProcessor(_Processor):
+    """Encode queries and generated data, and with a store search and index them, from any number of tasks.
+
+    Args:
+        hybrid_encoder: a `HybridEncoder`, or any object with `encode(list[str])` that returns one row per text.
+        batch_size: items in a micro-batch at the most; wins over `config`.
+        store: where documents are kept and found; None only encodes.
+        config: all other settings.
+
+    Raises:
+        InvalidSettingError: an argument can't be used.
+    """
+
+    async def process_query(
+        self,
+        query_id: str,
+        query_text: str,
+        *,
+        top_k: int = 5,
+        metadata: Metadata | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # a deadline that travels with the item, not a wait around it
+        session: str | None = None,
+    ) -> QueryResult:
+        """Encode one query and search for it; arguments and errors as in `StreamProcessor.process_query`.
+
+        Cancelling takes the query back: it is not encoded, unless it is in the encoder already.
+        """
+        return await self.submit_query(Query(query_id, query_text, top_k, metadata or {}, timeout, session))
+
+    async def submit_query(self, query: Query) -> QueryResult:
+        """Encode one query and search for it; raises as `process_query` does."""
+        done = await self._engine.batcher.start_here(self._engine.job(self._engine.queries, query))
+        return self._engine.queries.result(query, done)
+
+    async def process_query_batch(self, queries: Iterable[object]) -> list[QueryResult]:
+        """Process queries together; as `StreamProcessor.process_query_batch`."""
+        return [each async for each in stream_here(self._engine, self._engine.queries, queries, ordered=True)]
+
+    def process_query_stream(
+        self, queries: AsyncIterable[object] | Iterable[object], *, ordered: bool = True
+    ) -> AsyncIterator[QueryResult]:
+        """Yield the result of each query as the stream of queries goes on.
+
+        Args:
+            queries: strings, mappings or `Query`; read no further ahead than the bounds.
+            ordered: in the order of the queries; False yields each as it completes.
+
+        Raises:
+            QueueFullError: `max_concurrent_streams` are open.
+        """
+        return stream_here(self._engine, self._engine.queries, queries, ordered=ordered)
+
+    async def process_data(
+        self,
+        data_id: str,
+        data_text: str = "",
+        *,
+        title: str = "",
+        metadata: Metadata | None = None,
+        embedding: Vector | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # a deadline that travels with the item, not a wait around it
+    ) -> DataResult:
+        """Encode and index one document; arguments and errors as in `StreamProcessor.process_data`."""
+        return await self.submit_document(Document(data_id, data_text, title, metadata or {}, embedding, timeout))
+
+    async def submit_document(self, document: Document) -> DataResult:
+        """Encode and index one document; raises as `process_data` does."""
+        done = await self._engine.batcher.start_here(self._engine.job(self._engine.data, document))
+        return self._engine.data.result(document, done)
+
+    async def process_data_batch(self, items: Iterable[object]) -> list[DataResult]:
+        """Process documents together; as `StreamProcessor.process_data_batch`."""
+        return [each async for each in stream_here(self._engine, self._engine.data, items, ordered=True)]
+
+    def process_data_stream(
+        self, items: AsyncIterable[object] | Iterable[object], *, ordered: bool = True
+    ) -> AsyncIterator[DataResult]:
+        """Yield the result of each document as the stream goes on; arguments as in `process_query_stream`."""
+        return stream_here(self._engine, self._engine.data, items, ordered=ordered)
+
+    async def aclose(self) -> None:
+        """Refuse new items, end those that wait, and wait up to 5 s for those in flight; a second call does no harm."""
+        await asyncio.to_thread(self._engine.batcher.close, _CLOSE_TIMEOUT)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+_open_batchers: "weakref.WeakSet[Batcher]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End the threads before the interpreter does: a thread inside the encoder must not be cut off."""
+    for batcher in tuple(_open_batchers):
+        batcher.close(_CLOSE_TIMEOUT)
