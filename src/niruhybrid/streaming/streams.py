@@ -58,7 +58,7 @@ class _Shared(Generic[Item, Result, _F]):
     def __init__(self, engine: Engine, kind: Kind[Item, Result], start: Callable[[Job], _F]) -> None:
         self._engine = engine
         self._kind = kind
-        self._start = start
+        self._start: Callable[[Job], _F] = start
         self._live: dict[_Begun[Item, _F], None] = {}
 
     def begin(self, raw: object, position: int) -> _Begun[Item, _F] | _Refused:
