@@ -21,43 +21,9 @@ _BLANK_LINE = re.compile(r"\n[^\S\n]*+\n")
 _LOOK_BACK = 40
 _LAST_WORD = re.compile(r"[^\s(\[\"'\u201c\u2018]+\Z")
 _INITIAL = re.compile(r"(?:[^\W\d_]\.)+\Z")
-_ABBREVIATIONS = frozenset(
-    [
-        "approx.",
-        "ca.",
-        "cf.",
-        "ch.",
-        "col.",
-        "dr.",
-        "e.g.",
-        "ed.",
-        "eds.",
-        "eq.",
-        "esp.",
-        "fig.",
-        "figs.",
-        "gen.",
-        "i.e.",
-        "incl.",
-        "jr.",
-        "mr.",
-        "mrs.",
-        "ms.",
-        "mt.",
-        "nr.",
-        "p.",
-        "pp.",
-        "prof.",
-        "ref.",
-        "refs.",
-        "rev.",
-        "sec.",
-        "sr.",
-        "st.",
-        "viz.",
-        "vol.",
-        "vs.",
-    ]
+_ABBREVIATION = re.compile(
+    r"(?:approx|ca|cf|ch|col|dr|e\.g|ed|eds|eq|esp|fig|figs|gen|i\.e|incl|jr|mr|mrs|ms|mt|nr|p|pp"
+    r"|prof|ref|refs|rev|sec|sr|st|viz|vol|vs)\.\Z"
 )
 _BEFORE_NUMBERS = frozenset(["no.", "nos.", "art.", "para."])
 
@@ -104,6 +70,6 @@ def _abbreviates(before: str, following: str) -> bool:
         return False
     found = _LAST_WORD.search(before)
     word = found.group().casefold() if found else ""
-    if word in _ABBREVIATIONS or (following.isdigit() and word in _BEFORE_NUMBERS):
+    if _ABBREVIATION.match(word) or (following.isdigit() and word in _BEFORE_NUMBERS):
         return True
     return bool(_INITIAL.match(word)) and word != "i."
