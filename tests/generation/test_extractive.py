@@ -96,9 +96,7 @@ def test_any_text_is_answered_with_words_of_its_sources(query: str, texts: list[
 
 def test_closing_early_ends_the_iterator() -> None:
     async def first_only() -> list[Token]:
-        answer = cast(
-            "AsyncGenerator[Token, None]", ExtractiveGenerator().generate(Query("q", "read csv row"), [READER])
-        )
+        answer = ExtractiveGenerator().generate(Query("q", "read csv row"), [READER])
         first = await anext(answer)
         await answer.aclose()
         return [first, *[token async for token in answer]]
