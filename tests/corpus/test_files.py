@@ -144,11 +144,14 @@ def test_jsonl_records_become_documents_and_bad_lines_are_numbered(tmp_path: Pat
 
 
 def test_csv_rows_become_documents_and_bad_rows_are_numbered(tmp_path: Path) -> None:
-    table = b'ID,Text,Title,lang\na,"one\n\ntwo",T,en\nb,short\n\nc,caf\xe9,x,fr\n,plain,,de\nd,,no text,en\n'
+    table = (
+        b'ID,Text,Title,lang\na,"one\n\ntwo",T,en\nb,short\n\nc,caf\xe9,x,fr\n,plain,,de\nd,,no text,en\n,"e\nf",,en\n'
+    )
     documents, bad = read(write(tmp_path / "t.csv", table))
     assert [(document.id, document.text, document.title) for document in documents] == [
         ("a", "one\n\ntwo", "T"),
         ("t.csv:8", "plain", ""),
+        ("t.csv:10", "e\nf", ""),
     ]
     assert documents[0].metadata["lang"] == "en"
     assert [line for _, line, _ in reasons(bad)] == [5, 7, 9]

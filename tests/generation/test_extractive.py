@@ -104,6 +104,18 @@ def test_closing_early_ends_the_iterator() -> None:
     assert len(asyncio.run(first_only())) == 1
 
 
+def test_much_text_is_read_off_the_event_loop() -> None:
+    hits = [Hit(str(rank), rank, 1.0, "Read a row of the csv file. " * 280) for rank in (1, 2, 3)]
+
+    async def ran_meanwhile() -> bool:
+        others = asyncio.Event()
+        asyncio.get_running_loop().call_soon(others.set)
+        await anext(ExtractiveGenerator().generate(Query("q", "read csv row"), hits))
+        return others.is_set()
+
+    assert asyncio.run(ran_meanwhile())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["x" * 1_000_000, "a. " * 300_000, ">>> " * 200_000, "A b c d. " * 100_000, "\n" * 1_000_000]

@@ -20,7 +20,7 @@ MAX_CHARS = 8_000  # read of one hit
 MAX_QUERY_CHARS = 8_000
 MAX_SENTENCES = 4
 MAX_WORDS = 80
-_INLINE_CHARS = 12_000  # chosen from within a few milliseconds; more is done in a thread
+_INLINE_CHARS = 6_000  # chosen from within a few milliseconds; more is done in a thread
 
 _LEAST_SHARE = 0.25  # of the query's weight that a hit's words must cover
 _TITLE_SHARE = 0.5  # what a word of the title counts for in each of the hit's sentences
@@ -37,6 +37,7 @@ _FUNCTION_WORDS = frozenset(
     )
 )
 _ENDS = ".!?:\u2026\u3002\uff01\uff1f"  # a few words without one of these are a heading
+_MARK = re.compile(r"[^\w ]|[\d_]")
 _RULE = re.compile(r"^[ \t]*[^\w\s]{3,}[ \t]*$", re.MULTILINE)
 _SIGNATURE = re.compile(r"(?:class |def )?[\w.]+\s?\([^()]*\)?.{0,40}\Z")
 _CODE = re.compile(r">>>|[\w.]+ = \S|\.\.\.|[|$#@<{]|.*::=|(?:import|from|def|class|if|for|return) .*[:)(]\Z")
@@ -122,8 +123,7 @@ def _is_prose(piece: str) -> bool:
     words = piece.count(" ") + 1
     if words < 3 or (words < 7 and piece[-1] not in _ENDS) or _CODE.match(piece) or _SIGNATURE.match(piece):
         return False
-    letters = sum(char.isalpha() or char == " " for char in piece)
-    return letters >= 0.75 * len(piece)
+    return len(_MARK.findall(piece)) <= 0.25 * len(piece)
 
 
 def _weights(wanted: Collection[str], candidates: Sequence[_Sentence]) -> dict[str, float]:
