@@ -62,4 +62,4 @@ def test_hostile_texts_take_linear_time(unit: str) -> None:
     text = unit * (1_000_000 // len(unit))
     start = time.perf_counter()
     assert "".join(sentences(text)) == text
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 30  # about one second on a quiet machine; hours if quadratic

@@ -136,4 +136,4 @@ def test_hostile_texts_do_not_hold_the_event_loop(text: str) -> None:
     async def collect() -> list[Token]:
         return [token async for token in ExtractiveGenerator().generate(Query("q", "x a b c d"), hits)]
 
-    assert asyncio.run(longest_wait()) < 0.25  # on a busy machine; a few milliseconds on a quiet one
+    assert asyncio.run(longest_wait()) < 0.5  # on a busy machine; a few milliseconds on a quiet one
