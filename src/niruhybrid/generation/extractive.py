@@ -1,0 +1,175 @@
+"""An answer without a model: the sentences of the hits that say most about the query."""
+
+import asyncio
+import math
+import re
+from collections import Counter
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from niruhybrid.analysis import terms
+from niruhybrid.sentences import sentences
+from niruhybrid.types import Hit, Query, Token
+
+__all__ = ("NO_ANSWER", "ExtractiveGenerator", "select_sentences")
+
+NO_ANSWER = "Nothing in the index answers this."
+
+MAX_HITS = 10  # read; those further down say less than what is already there
+MAX_CHARS = 8_000  # read of one hit
+MAX_QUERY_CHARS = 8_000
+MAX_SENTENCES = 4
+MAX_WORDS = 80
+_INLINE_CHARS = 6_000  # chosen from within a few milliseconds; more is done in a thread
+
+_LEAST_SHARE = 0.25  # of the query's weight that a hit's words must cover
+_TITLE_SHARE = 0.5  # what a word of the title counts for in each of the hit's sentences
+_LEAD_BONUS = 0.15
+_RANK_PENALTY = 0.06
+_REPEAT_PENALTY = 0.6
+_LEAST_GAIN = 0.5  # of the best sentence's score, for a further one
+
+_FUNCTION_WORDS = frozenset(
+    terms(
+        "a about an and any are as at be been but by can could did do does for from had has have how i if in into is "
+        "it its make me my no not of on one or our should so some than that the their them then there these they "
+        "this those to use using was we were what when where which while who why will with without would you your"
+    )
+)
+_ENDS = ".!?:\u2026\u3002\uff01\uff1f"  # a few words without one of these are a heading
+_MARK = re.compile(r"[^\w ]|[\d_]")
+_RULE = re.compile(r"^[ \t]*[^\w\s]{3,}[ \t]*$", re.MULTILINE)
+_SIGNATURE = re.compile(r"(?:class |def )?[\w.]+\s?\([^()]*\)?.{0,40}\Z")
+_CODE = re.compile(r">>>|[\w.]+ = \S|\.\.\.|[|$#@<{]|.*::=|(?:import|from|def|class|if|for|return) .*[:)(]\Z")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sentence:
+    text: str
+    hit: Hit
+    place: int  # among all sentences of all hits, in reading order
+    words: frozenset[str]
+    lead: bool
+
+
+class ExtractiveGenerator:
+    """Answers with sentences of the hits; needs no model, always gives the same answer to the same hits."""
+
+    async def generate(self, query: Query, hits: Sequence[Hit], /) -> AsyncGenerator[Token, None]:
+        """Yield up to four sentences, about 80 words, each with the id of the hit that says it.
+
+        They come in the order of the hits and of their texts. If no hit shares enough words with the query, the one
+        token says so and has no source. Only the first ten hits and the first 8,000 characters of each are read.
+        """
+        wanted = terms(query.text[:MAX_QUERY_CHARS])
+        if sum(min(len(hit.text), MAX_CHARS) for hit in hits[:MAX_HITS]) <= _INLINE_CHARS:
+            chosen = select_sentences(wanted, hits)
+        else:
+            chosen = await asyncio.to_thread(select_sentences, wanted, hits)
+        if not chosen:
+            yield Token(NO_ANSWER)
+        for number, (sentence, hit) in enumerate(chosen):
+            yield Token(f" {sentence}" if number else sentence, source=hit.id)
+
+
+def select_sentences(query_terms: Sequence[str], hits: Sequence[Hit]) -> list[tuple[str, Hit]]:
+    """Return the sentences that best answer a query, in reading order, each with its hit.
+
+    A sentence counts for the share of the query's terms that it has, rare terms more, and for its place; what repeats
+    a chosen one counts less. Code, signatures and headings are taken only where a hit has nothing else.
+
+    Args:
+        query_terms: as `analysis.terms` gives them.
+        hits: best first.
+
+    Returns:
+        At most four, together at most 80 words unless one alone is longer: it is then cut there and ends in "…". None
+        if no hit has a quarter of the terms, by weight.
+    """
+    wanted = frozenset(query_terms) - _FUNCTION_WORDS or frozenset(query_terms)
+    candidates = _candidates(hits[:MAX_HITS])
+    weights = _weights(wanted, candidates)
+    titles = {hit.id: frozenset(terms(hit.title[:MAX_CHARS])) for hit in hits[:MAX_HITS]}
+    known = {key: set(words) for key, words in titles.items()}
+    for sentence in candidates:
+        known[sentence.hit.id] |= sentence.words
+    scores = {
+        sentence: _score(sentence, weights, titles[sentence.hit.id])
+        for sentence in candidates
+        if _share(known[sentence.hit.id], weights) >= _LEAST_SHARE
+    }
+    chosen = sorted(_choose(scores), key=lambda sentence: sentence.place)
+    return [(_cut(sentence.text), sentence.hit) for sentence in chosen]
+
+
+def _candidates(hits: Sequence[Hit]) -> list[_Sentence]:
+    found: list[_Sentence] = []
+    for hit in hits:
+        texts = list(_readable(hit.text[:MAX_CHARS]))
+        for number, text in enumerate(texts):
+            found.append(_Sentence(text, hit, len(found), frozenset(terms(text)), lead=number == 0))
+    return found
+
+
+def _readable(text: str) -> Iterator[str]:
+    """Yield the prose of a text, sentence by sentence on one line each; if there is none, its first words."""
+    pieces = [" ".join(piece.split()) for piece in sentences(_RULE.sub("", text))]
+    pieces = [piece for piece in pieces if piece]
+    prose = [piece for piece in pieces if _is_prose(piece)]
+    yield from prose or pieces[:1]
+
+
+def _is_prose(piece: str) -> bool:
+    words = piece.count(" ") + 1
+    if words < 3 or (words < 7 and piece[-1] not in _ENDS) or _CODE.match(piece) or _SIGNATURE.match(piece):
+        return False
+    return len(_MARK.findall(piece)) <= 0.25 * len(piece)
+
+
+def _weights(wanted: Collection[str], candidates: Sequence[_Sentence]) -> dict[str, float]:
+    """Return each term's inverse frequency among the sentences."""
+    counts = Counter(term for sentence in candidates for term in sentence.words & frozenset(wanted))
+    return {term: math.log(1 + (len(candidates) + 1) / (counts[term] + 1)) for term in wanted}
+
+
+def _share(words: Collection[str], weights: dict[str, float]) -> float:
+    """Return which part of the query's weight the words cover; 0 to 1."""
+    covered = math.fsum(weight for term, weight in weights.items() if term in words)
+    return covered / (math.fsum(weights.values()) or 1.0)
+
+
+def _score(sentence: _Sentence, weights: dict[str, float], title: Collection[str]) -> float:
+    own = _share(sentence.words, weights)
+    with_title = _share(sentence.words | frozenset(title), weights)
+    bonus = _LEAD_BONUS if sentence.lead else 0.0
+    return own + _TITLE_SHARE * (with_title - own) + bonus - _RANK_PENALTY * (sentence.hit.rank - 1)
+
+
+def _choose(scores: dict[_Sentence, float]) -> list[_Sentence]:
+    """Take the best sentence again and again, each time counting down what repeats those taken."""
+    chosen: list[_Sentence] = []
+    words = 0
+    left = dict(scores)
+    least = _LEAST_GAIN * max(scores.values(), default=0.0)
+    while left and len(chosen) < MAX_SENTENCES:
+        best = max(left, key=lambda sentence: (left[sentence], -sentence.place))
+        gain = left.pop(best)
+        if chosen and gain < least:
+            break
+        length = len(best.text.split())
+        if chosen and words + length > MAX_WORDS:
+            continue
+        chosen.append(best)
+        words += length
+        left = {other: score - _REPEAT_PENALTY * _overlap(best, other) for other, score in left.items()}
+    return chosen
+
+
+def _overlap(one: _Sentence, other: _Sentence) -> float:
+    """Return the share of common words among all words of two sentences; 0 to 1."""
+    return len(one.words & other.words) / (len(one.words | other.words) or 1)
+
+
+def _cut(text: str) -> str:
+    words = text.split()
+    return text if len(words) <= MAX_WORDS else " ".join(words[:MAX_WORDS]) + "…"
