@@ -120,7 +120,13 @@ class Batcher:
         """
         future: Future[Done] = Future()
         ticket = self._submit(job, _Caller(job.payload, future, None))
-        future.add_done_callback(lambda done: self._cancel(ticket) if done.cancelled() else None)
+
+        def take_back(done: "Future[Done]") -> None:
+            if done.cancelled():
+                self._cancel(ticket)
+                done.set_running_or_notify_cancel()  # those who wait for several futures are told too
+
+        future.add_done_callback(take_back)
         return future
 
     def start_here(self, job: Job) -> "asyncio.Future[Done]":
@@ -217,7 +223,7 @@ class Batcher:
         """Wait for a batch; None once the batcher is closed and this thread is no longer needed."""
         while True:
             with self._lock:
-                batch = self._scheduler.take(time.monotonic())
+                batch = self._scheduler.take(time.monotonic(), _is_gone)
                 ended = self._collect()
                 if batch is not None:
                     if batch.started + self._config.hang_timeout < self._alarm_at:
@@ -232,25 +238,25 @@ class Batcher:
             if batch is not None:
                 return batch
 
-    def _encode(self, batch: Batch) -> list[Vector | EncoderOutputError] | Exception:
+    def _encode(self, batch: Batch) -> list[Vector | EncoderOutputError] | BaseException:
         """Encode a batch; whatever goes wrong is returned, so that no error can end the thread."""
         try:
             rows = checked_rows(self._encoder.encode(batch.texts), len(batch.works), self._dim)
-        except Exception as err:  # noqa: BLE001  # an encoder may raise anything
+        except BaseException as err:  # noqa: BLE001  # an encoder may raise anything, SystemExit too
             return err
         if self._dim is None:
             self._dim = next((row.size for row in rows if not isinstance(row, NiruError)), None)
         return rows
 
-    def _settle(self, batch: Batch, outcome: list[Vector | EncoderOutputError] | Exception) -> bool:
+    def _settle(self, batch: Batch, outcome: list[Vector | EncoderOutputError] | BaseException) -> bool:
         """Hand a batch's outcome on; False if it came too late."""
         with self._lock:
             if batch not in self._scheduler.encoding:
                 return False
             now = time.monotonic()
-            if isinstance(outcome, Exception) and self._scheduler.split(batch, outcome, now):
+            if isinstance(outcome, BaseException) and self._scheduler.split(batch, outcome, now):
                 return True
-            outcomes = [_as_ours(outcome)] if isinstance(outcome, Exception) else outcome
+            outcomes = [_as_ours(outcome)] if isinstance(outcome, BaseException) else outcome
             self._degraded = False
             self._remember(batch, outcomes)
             live = self._scheduler.complete(batch, outcomes, now)
@@ -361,6 +367,10 @@ def _started(run: Callable[[], None], name: str) -> threading.Thread:
     return thread
 
 
+def _is_gone(ticket: Ticket) -> bool:
+    return isinstance(ticket.payload, _Caller) and ticket.payload.future.cancelled()
+
+
 def _payload(ticket: Ticket) -> object:
     return ticket.payload.payload if isinstance(ticket.payload, _Caller) else None
 
@@ -374,7 +384,7 @@ def _timings(ticket: Ticket, finish: float, now: float) -> Timings:
     )
 
 
-def _as_ours(err: Exception) -> NiruError:
+def _as_ours(err: BaseException) -> NiruError:
     if isinstance(err, NiruError):
         return err
     ours = EncoderFailedError(f"the encoder raised {type(err).__name__} for this text alone: see the cause")

@@ -9,7 +9,7 @@ The caller holds a lock; nothing here reads a clock, waits or calls back. Items 
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import ceil
 
 from niruhybrid.config import StreamingConfig
@@ -177,15 +177,21 @@ class Scheduler:
 
     # --- for a free worker -------------------------------------------------------------------------------------
 
-    def take(self, now: float) -> Batch | None:
+    def take(self, now: float, gone: Callable[[Ticket], bool] | None = None) -> Batch | None:
         """Cut the next batch, or return None when nothing can be encoded now.
 
         Items whose deadline has passed, or can't be met even by this batch, end here and are never encoded.
+
+        Args:
+            now: monotonic seconds.
+            gone: tells of an item whether its caller has just gone away, and nobody had time to `cancel` it.
         """
         self.expire(now)
         while (lane := self._choose()) is not None:
             most, budget, short = self._limits(lane, now)
             works, reason = lane.cut(most, budget)
+            if gone is not None:
+                works = self._still_wanted(works, gone)
             works = self._still_in_time(works, now)
             if works:
                 return self._dispatch(lane, works, "time" if short and reason == "tokens" else reason, now)
@@ -213,6 +219,11 @@ class Scheduler:
             return self._config.batch_size, budget, False
         short = self._model.tokens_within(self._config.bulk_batch_time, budget)
         return self._config.batch_size, short, short < budget
+
+    def _still_wanted(self, works: list[Work], gone: Callable[[Ticket], bool]) -> list[Work]:
+        for ticket in [ticket for work in works for ticket in work.tickets if gone(ticket)]:
+            self.cancel(ticket)
+        return [work for work in works if work.tickets]
 
     def _still_in_time(self, works: list[Work], now: float) -> list[Work]:
         """Drop the tickets that this batch can't serve in time.
@@ -276,7 +287,7 @@ class Scheduler:
                         self._lanes[ticket.lane].finishing += 1
         return live
 
-    def split(self, batch: Batch, error: Exception, now: float) -> bool:
+    def split(self, batch: Batch, error: BaseException, now: float) -> bool:
         """Let the two halves of a failed batch wait at the head of their lane; a memory error lowers the ceiling.
 
         Returns:

@@ -1,0 +1,427 @@
+"""The threads around the scheduler: sharing, isolation, deadlines, hangs, cancellation, and an orderly end."""
+
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.streaming.conftest import WAIT, FaultyEncoder, GatedEncoder
+
+from niruhybrid.config import StreamingConfig
+from niruhybrid.errors import (
+    ClosedError,
+    DeadlineExceededError,
+    EncoderFailedError,
+    EncoderHungError,
+    EncoderOutputError,
+    InvalidInputError,
+    NiruError,
+    QueueFullError,
+    StoreError,
+    StoreFullError,
+    SupersededError,
+)
+from niruhybrid.ports import Encoder
+from niruhybrid.streaming.batcher import Batcher, Done, Job
+from niruhybrid.streaming.lanes import LaneName
+from niruhybrid.testing import HashEncoder
+from niruhybrid.types import Vector
+
+Made = Any
+
+
+def job(text: str, lane: LaneName = "interactive", timeout: float = WAIT, session: str | None = None) -> Job:
+    return Job(text, lane, text, timeout, None, session)
+
+
+@pytest.fixture
+def make() -> Iterator[Made]:
+    made: list[Batcher] = []
+
+    def build(encoder: Encoder, finish: Any = None, **settings: Any) -> Batcher:
+        batcher = Batcher(encoder, StreamingConfig(**settings), finish=finish)
+        made.append(batcher)
+        return batcher
+
+    yield build
+    for batcher in made:
+        batcher.close(WAIT)
+        lanes, _ = batcher.stats()
+        assert lanes.balanced
+        assert lanes.interactive.waiting == lanes.interactive.in_flight == 0
+        assert lanes.bulk.waiting == lanes.bulk.in_flight == 0
+
+
+def result(future: "Future[Done]") -> Done:
+    return future.result(WAIT)
+
+
+def test_callers_share_the_batch_that_gathers_while_the_encoder_is_busy(make: Made, gated: GatedEncoder) -> None:
+    batcher = make(gated)
+    gated.hold()
+    first = batcher.start(job("first"))
+    gated.await_call()
+    others = [batcher.start(job(f"other {number}")) for number in range(5)]
+    gated.gate.set()
+    for future in (first, *others):
+        assert result(future).vector.shape == (8,)
+    assert [len(call) for call in gated.calls] == [1, 5]
+
+
+def test_vectors_are_each_callers_own_and_read_only(make: Made) -> None:
+    batcher = make(HashEncoder(8))
+    one, two = (result(batcher.start(job(text))).vector for text in ("a", "b"))
+    assert one.dtype == np.float32
+    assert one.base is None
+    with pytest.raises(ValueError, match="read-only"):
+        one[0] = 1.0
+    assert np.linalg.norm(two) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_an_encoder_that_does_not_normalise_is_normalised(make: Made) -> None:
+    class Long:
+        def encode(self, texts: list[str], /) -> list[list[int]]:
+            return [[3, 4] for _ in texts]
+
+    vector = result(make(Long()).start(job("a"))).vector
+    assert vector.tolist() == pytest.approx([0.6, 0.8])
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [("poison", EncoderFailedError), ("nan", EncoderOutputError), ("zero", EncoderOutputError), ("short", NiruError)],
+)
+@pytest.mark.parametrize("place", [0, 15, 31])
+def test_a_bad_item_fails_alone(
+    make: Made, faulty: FaultyEncoder, bad: str, error: type[NiruError], place: int
+) -> None:
+    class Both(GatedEncoder):
+        def encode(self, texts: Sequence[str], /) -> Vector:
+            super().encode(texts)
+            return faulty.encode(texts)
+
+    encoder = Both()
+    batcher = make(encoder)
+    encoder.hold()
+    lone = batcher.start(job("lone"))
+    encoder.await_call()
+    texts = [bad if number == place else f"text {number}" for number in range(32)]
+    futures = [batcher.start(job(text)) for text in texts]
+    encoder.gate.set()
+    wait([lone, *futures], WAIT)
+    errors = [future.exception() for future in futures]
+    assert isinstance(errors[place], error)
+    assert [number for number, each in enumerate(errors) if each is not None] == [place]
+    assert result(batcher.start(job("the next"))).vector is not None
+
+
+def test_the_cause_of_an_encoders_error_is_kept(make: Made, faulty: FaultyEncoder) -> None:
+    with pytest.raises(EncoderFailedError, match="RuntimeError") as caught:
+        result(make(faulty).start(job("poison")))
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_what_expires_waiting_ends_in_time_and_is_never_encoded(make: Made, gated: GatedEncoder) -> None:
+    batcher = make(gated)
+    gated.hold()
+    first = batcher.start(job("first"))
+    gated.await_call()
+    late = batcher.start(job("late", timeout=0.02))
+    with pytest.raises(DeadlineExceededError):
+        result(late)
+    gated.gate.set()
+    result(first)
+    assert ("late",) not in gated.calls
+
+
+def test_an_item_in_the_encoder_ends_at_its_deadline_too(make: Made, gated: GatedEncoder) -> None:
+    batcher = make(gated)
+    gated.hold()
+    with pytest.raises(DeadlineExceededError):
+        result(batcher.start(job("q", timeout=0.02)))
+    gated.gate.set()
+
+
+def test_a_hung_encode_is_given_up_its_worker_replaced_and_health_says_so(make: Made) -> None:
+    release = threading.Event()
+
+    class HangsOnce(HashEncoder):
+        def encode(self, texts: Sequence[str], /) -> Vector:
+            if "hang" in texts:
+                assert release.wait(WAIT)
+            return super().encode(texts)
+
+    batcher = make(HangsOnce(), hang_timeout=0.02)
+    with pytest.raises(EncoderHungError):
+        result(batcher.start(job("hang")))
+    assert batcher.degraded
+    result(batcher.start(job("the next")))
+    assert not batcher.degraded
+    release.set()
+    assert batcher.stats()[0].hung == 1
+
+
+def test_an_encoder_that_ends_its_thread_is_an_error_of_the_item(make: Made) -> None:
+    class Dies(HashEncoder):
+        def encode(self, texts: Sequence[str], /) -> Vector:
+            if "die" in texts:
+                raise SystemExit
+            return super().encode(texts)
+
+    batcher = make(Dies())
+    with pytest.raises(EncoderFailedError):
+        result(batcher.start(job("die")))
+    result(batcher.start(job("the next")))
+
+
+def test_a_cancelled_item_is_not_encoded(make: Made, gated: GatedEncoder) -> None:
+    batcher = make(gated)
+    gated.hold()
+    first = batcher.start(job("first"))
+    gated.await_call()
+    doomed = batcher.start(job("doomed"))
+    kept = batcher.start(job("kept"))
+    assert doomed.cancel()
+    gated.gate.set()
+    wait([first, kept], WAIT)
+    assert gated.calls == [("first",), ("kept",)]
+    assert batcher.stats()[0].interactive.cancelled == 1
+
+
+def test_a_cancelled_task_takes_its_item_back(make: Made, gated: GatedEncoder) -> None:
+    batcher = make(gated)
+
+    async def main() -> None:
+        gated.hold()
+        first = batcher.start_here(job("first"))
+        await asyncio.to_thread(gated.await_call)
+        doomed = asyncio.ensure_future(batcher.start_here(job("doomed")))
+        doomed.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await doomed
+        gated.gate.set()
+        await first
+
+    asyncio.run(main())
+    assert gated.calls == [("first",)]
+    assert batcher.stats()[0].interactive.cancelled == 1
+
+
+def test_a_newer_query_of_a_session_supersedes_the_older(make: Made, gated: GatedEncoder) -> None:
+    batcher = make(gated)
+    gated.hold()
+    first = batcher.start(job("first"))
+    gated.await_call()
+    older = batcher.start(job("he", session="s"))
+    newer = batcher.start(job("hello", session="s"))
+    with pytest.raises(SupersededError):
+        result(older)
+    gated.gate.set()
+    wait([first], WAIT)
+    result(newer)
+    assert all("he" not in call for call in gated.calls)
+
+
+def test_the_same_query_is_answered_from_the_cache(make: Made) -> None:
+    encoder = HashEncoder(8)
+    batcher = make(encoder)
+    once, again = result(batcher.start(job("q"))), result(batcher.start(job("q")))
+    assert again.vector is once.vector
+    assert len(encoder.calls) == 1
+    assert batcher.stats()[1].hits == 1
+
+
+def test_documents_do_not_fill_the_cache_of_queries(make: Made) -> None:
+    batcher = make(HashEncoder(8))
+    result(batcher.start(job("d", "bulk")))
+    assert batcher.stats()[1].entries == 0
+
+
+def test_a_full_lane_refuses(make: Made, gated: GatedEncoder) -> None:
+    batcher = make(gated, queue_size=2)
+    gated.hold()
+    futures = [batcher.start(job(f"{number}")) for number in range(2)]
+    with pytest.raises(QueueFullError):
+        batcher.start(job("one more"))
+    gated.gate.set()
+    wait(futures, WAIT)
+
+
+def test_closing_ends_what_waits_and_lets_what_flies_arrive(make: Made, gated: GatedEncoder) -> None:
+    batcher = make(gated)
+    gated.hold()
+    flying = batcher.start(job("flying"))
+    gated.await_call()
+    waiting = batcher.start(job("waiting"))
+    batcher.close()
+    with pytest.raises(ClosedError):
+        result(waiting)
+    with pytest.raises(ClosedError):
+        batcher.start(job("late"))
+    gated.gate.set()
+    assert result(flying).vector is not None
+
+
+def test_a_loop_that_is_gone_harms_nobody(make: Made, gated: GatedEncoder) -> None:
+    batcher = make(gated)
+    gated.hold()
+
+    async def leave() -> None:
+        batcher.start_here(job("left behind"))
+        await asyncio.to_thread(gated.await_call)
+
+    asyncio.run(leave())
+    other = batcher.start(job("other"))
+    gated.gate.set()
+    result(other)
+
+
+def test_one_batcher_serves_threads_and_event_loops_together(make: Made) -> None:
+    batcher = make(HashEncoder(8))
+
+    def in_thread(number: int) -> int:
+        return result(batcher.start(job(f"thread {number}"))).vector.size
+
+    async def on_loop() -> list[Done]:
+        return list(await asyncio.gather(*(batcher.start_here(job(f"task {number}")) for number in range(50))))
+
+    with ThreadPoolExecutor(8) as pool:
+        loops = [pool.submit(asyncio.run, on_loop()) for _ in range(2)]
+        threads = [pool.submit(in_thread, number) for number in range(50)]
+        assert all(each.result(WAIT) == 8 for each in threads)
+        assert all(len(each.result(WAIT)) == 50 for each in loops)
+
+
+# --- the stage after encoding --------------------------------------------------------------------------------------
+
+
+def test_the_stage_gets_payloads_with_vectors_and_gives_what_it_found(make: Made) -> None:
+    def find(items: Sequence[tuple[object, Vector]]) -> list[object]:
+        return [f"found {payload}" for payload, _ in items]
+
+    done = result(make(HashEncoder(8), finish={"interactive": find, "bulk": find}).start(job("q")))
+    assert done.found == "found q"
+
+
+def test_the_stage_isolates_a_bad_item_but_not_its_own_failure(make: Made, gated: GatedEncoder) -> None:
+    def write(items: Sequence[tuple[object, Vector]]) -> list[object]:
+        calls.append(len(items))
+        if any(payload == "full" for payload, _ in items):
+            raise StoreFullError("the disk is full: make room")
+        if any(payload == "bad" for payload, _ in items):
+            raise InvalidInputError("bad: do better")
+        return [1] * len(items)
+
+    calls: list[int] = []
+    batcher = make(gated, finish={"interactive": write, "bulk": write})
+
+    def together(*texts: str) -> list[BaseException | None]:
+        gated.hold()
+        lone = batcher.start(job("lone"))
+        gated.await_call()
+        futures = [batcher.start(job(text, "bulk")) for text in texts]
+        gated.gate.set()
+        wait([lone, *futures], WAIT)
+        return [future.exception(WAIT) for future in futures]
+
+    errors = together("a1", "bad", "c1")
+    assert [type(error) for error in errors] == [type(None), InvalidInputError, type(None)]
+    errors = together("a2", "full", "c2")
+    assert [type(error) for error in errors] == [StoreFullError] * 3
+
+
+def test_a_stage_that_returns_short_fails_its_items_and_lives(make: Made) -> None:
+    batcher = make(HashEncoder(8), finish={"interactive": lambda _: [], "bulk": lambda items: [1] * len(items)})
+    with pytest.raises(StoreError, match="0 results for 1 items"):
+        result(batcher.start(job("q")))
+    assert result(batcher.start(job("d", "bulk"))).found == 1
+
+
+def test_a_ready_vector_skips_the_encoder(make: Made, gated: GatedEncoder) -> None:
+    batcher = make(gated, finish={"interactive": lambda _: [], "bulk": lambda items: [7] * len(items)})
+    vector = np.ones(8, np.float32) / np.float32(np.sqrt(8))
+    assert result(batcher.start(Job("d", "bulk", "", WAIT, vector))).found == 7
+    assert gated.calls == []
+
+
+# --- everything at once --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_random_faults_cancellations_and_hangs_leave_no_future_pending_and_counters_equal(
+    make: Made, seed: int
+) -> None:
+    release = threading.Event()
+
+    class Chaotic(HashEncoder):
+        def encode(self, texts: Sequence[str], /) -> Vector:
+            joined = " ".join(texts)
+            if "hang" in joined:
+                assert release.wait(WAIT)
+            if "poison" in joined:
+                raise RuntimeError("poison")
+            if "memory" in joined and len(texts) > 4:
+                raise MemoryError
+            rows = super().encode(texts)
+            return rows[:-1] if "short" in joined and len(texts) > 1 else rows
+
+    def write(items: Sequence[tuple[object, Vector]]) -> list[object]:
+        if any("unwritable" in str(payload) for payload, _ in items):
+            raise InvalidInputError("unwritable")
+        return [1] * len(items)
+
+    batcher = make(
+        Chaotic(8), finish={"interactive": write, "bulk": write}, hang_timeout=0.05, queue_size=500, batch_size=8
+    )
+    random = Random(seed)
+    words = ["plain"] * 60 + ["poison", "memory", "short", "unwritable", "plain plain plain plain plain"]
+    futures: list[Future[Done]] = []
+    lock = threading.Lock()
+
+    def submit(number: int) -> None:
+        with lock:
+            word = "hang" if number == 333 else random.choice(words)
+            lane: LaneName = random.choice(["interactive", "bulk"])
+            cancel, timeout = random.random() < 0.3, random.choice([0.01, WAIT, WAIT])
+            session = random.choice([None, None, "s"])
+        try:
+            future = batcher.start(job(f"{word} {number % 700}", lane, timeout, session))
+        except NiruError:
+            return
+        if cancel:
+            future.cancel()
+        with lock:
+            futures.append(future)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(submit, range(3000)))
+    release.set()
+    done, pending = wait(futures, 2 * WAIT)
+    assert not pending
+    assert all(future.cancelled() or isinstance(future.exception(), NiruError | None) for future in done)
+    assert result(batcher.start(job("the next"))).vector is not None
+    lanes, _ = batcher.stats()
+    assert lanes.balanced
+    assert lanes.interactive.offered + lanes.bulk.offered == 3001
+
+
+def test_an_abandoned_batcher_ends_its_threads() -> None:
+    batcher = Batcher(HashEncoder(8), StreamingConfig())
+    result(batcher.start(job("q")))
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("niru-")]
+    assert threads
+    gone = weakref.ref(batcher)
+    batcher.abandon()
+    for thread in threads:
+        thread.join(WAIT)
+        assert not thread.is_alive()
+    del batcher
+    gc.collect()
+    assert gone() is None
