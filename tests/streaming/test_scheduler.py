@@ -513,3 +513,21 @@ def test_ended_items_are_not_kept_until_their_deadline() -> None:
         desk.offer(f"q{number}", timeout=1000.0)
         desk.encode(desk.take(), 0.0)
     assert len(desk.scheduler._deadlines) <= 66  # the one thing no public name shows
+
+
+def test_an_item_that_joins_a_text_in_the_encoder_is_in_flight() -> None:
+    desk = Desk()
+    desk.offer("same")
+    desk.take()
+    desk.offer("same")
+    stats = desk.scheduler.stats(desk.now).interactive
+    assert (stats.waiting, stats.in_flight) == (0, 2)
+
+
+def test_a_text_that_has_been_encoded_is_encoded_again_when_asked_again() -> None:
+    desk = Desk()
+    for _ in range(2):
+        desk.offer("same")
+        batch = desk.take()
+        assert batch.texts == ["same"]
+        desk.encode(batch)
