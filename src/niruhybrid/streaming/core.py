@@ -1,6 +1,7 @@
 """The bounded buffer as pure decisions: no lock, no clock, no thread, no task.
 
-Items enter by `admit` (there is room) or `offer` (there may not be), and leave by `take`, in the order they entered.
+Items enter by `offer` and leave by `take`, in the order they entered. Entering is nearly always a matter of course, and
+then the caller may spare itself the call: see `plain_below`.
 Whoever has to wait leaves a `Taker` or an `Adder` behind; its `wake` is called once, when it has reason to come back.
 Times are monotonic seconds and arrive as arguments. The caller makes the calls one at a time.
 """
@@ -9,7 +10,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
-from itertools import islice, starmap
+from itertools import repeat, starmap
 from math import inf
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -22,8 +23,6 @@ __all__ = ("Adder", "BufferCore", "Entry", "Taker", "size_of")
 
 Entry: TypeAlias = tuple[str, Any, Metadata, float]
 """An item inside the buffer: the fields of a `StreamItem`, which is made of it on the way out."""
-
-_NEVER = sys.maxsize
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +64,12 @@ class BufferCore:
         capacity: items it holds at the most; at least 1.
         max_bytes: bytes it holds at the most, as `size_of` estimates them; None for no such bound.
         overflow: what becomes of an item for which there is no room.
+
+    Attributes:
+        entries: what is inside, oldest first.
+        plain_below: while `entries` is shorter than this, to append to it is all that `offer` would do: there is room,
+            nobody waits for any, and nobody's batch gets full.
+        closed: whether `close` has been called.
     """
 
     def __init__(self, capacity: int, max_bytes: int | None = None, overflow: Overflow = "drop_oldest") -> None:
@@ -72,39 +77,23 @@ class BufferCore:
         self.max_bytes = max_bytes
         self.overflow = overflow
         self.closed = False
-        self._entries: deque[Entry] = deque()
+        self.entries: deque[Entry] = deque()
+        self.plain_below = 0
+        self._oldest = iter(self.entries.popleft, None)  # its `next` removes and returns the oldest
         self._sizes: deque[int] = deque()  # of the entries; used only with a byte bound
         self._bytes = 0
-        self._gate = capacity if max_bytes is None else 0  # with fewer items than this, one more may simply enter
         self._tight = False  # the bytes ran out before the items did: no batch can get any fuller
         self._adders: deque[Adder] = deque()
         self._takers: list[Taker] = []
         self._promised = 0  # items that takers already called have come to fetch
-        self._call_at = _NEVER  # at this many items a waiting taker's batch is full
+        self._call_at = sys.maxsize  # at this many items a waiting taker's batch is full
         self._delivered = self._batches = self._displaced = self._peak = 0
         self._dropped: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
+        self._watch()
 
     def __len__(self) -> int:
-        return len(self._entries)
-
-    def admit(self, entry: Entry) -> bool:
-        """Take the item in if that is a matter of course; otherwise change nothing and leave it to `offer`."""
-        size = len(self._entries)
-        if size >= self._gate:
-            return False
-        self._entries.append(entry)
-        if size + 1 >= self._call_at:
-            self._call_takers()
-        return True
-
-    def admit_many(self, entries: Sequence[Entry]) -> int:
-        """Take in as many of the first items as that is a matter of course for; return how many."""
-        count = min(max(self._gate - len(self._entries), 0), len(entries))
-        self._entries.extend(entries if count == len(entries) else islice(entries, count))
-        if len(self._entries) >= self._call_at:
-            self._call_takers()
-        return count
+        return len(self.entries)
 
     def offer(self, entry: Entry, size: int) -> Sequence[StreamItem] | None:
         """Decide about an item of `size` bytes.
@@ -137,7 +126,7 @@ class BufferCore:
         """Let an item that `offer` had no room for wait its turn."""
         adder = Adder(entry, size, wake)
         self._adders.append(adder)
-        self._gate = 0  # nobody overtakes those who wait
+        self._watch()
         return adder
 
     def withdraw(self, adder: Adder, reason: str, now: float) -> bool:
@@ -154,10 +143,10 @@ class BufferCore:
         """Undo an add that was cancelled: withdraw it or, if it is in but not yet taken, take it out again."""
         if self.withdraw(adder, "cancelled", now):
             return True
-        place = next((i for i, entry in enumerate(self._entries) if entry is adder.entry), None)
+        place = next((i for i, entry in enumerate(self.entries) if entry is adder.entry), None)
         if adder.state != "in" or place is None:
             return False
-        del self._entries[place]
+        del self.entries[place]
         if self.max_bytes is not None:
             del self._sizes[place]
             self._bytes -= adder.size
@@ -174,25 +163,21 @@ class BufferCore:
             timeout: seconds the oldest item may wait for that.
             give_up: when to go without any item.
         """
-        if len(self._entries) >= min(want, self.capacity) or self.closed or self._tight:
+        if len(self.entries) >= min(want, self.capacity) or self.closed or self._tight:
             return -inf
-        return self._entries[0][3] + timeout if self._entries else give_up
+        return self.entries[0][3] + timeout if self.entries else give_up
 
     def take(self, want: int, now: float) -> list[StreamItem]:
         """Return the oldest items, at most `want`, and let in who waited for their room."""
-        entries = self._entries
-        size = len(entries)
-        self._peak = max(self._peak, size)
-        if size <= want:
-            batch = list(starmap(StreamItem, entries))
-            entries.clear()
-        else:
-            popleft = entries.popleft
-            batch = [StreamItem(*popleft()) for _ in range(want)]
-        if batch:
-            self._delivered += len(batch)
-            self._batches += 1
-            self._free(len(batch))
+        count = min(want, len(self.entries))
+        if count == 0:
+            return []
+        self._peak = max(self._peak, len(self.entries))
+        self._delivered += count
+        self._batches += 1
+        batch = list(starmap(StreamItem, map(next, repeat(self._oldest, count))))
+        self._free(count)
+        if self._adders:
             self._let_in(now)
         return batch
 
@@ -200,7 +185,7 @@ class BufferCore:
         """Enlist somebody to be woken when `want` items are there, or no more can come."""
         taker = Taker(min(want, self.capacity), wake)
         self._takers.append(taker)
-        self._call_at = min(self._call_at, self._promised + taker.want)
+        self._watch()
         return taker
 
     def leave(self, taker: Taker) -> None:
@@ -214,7 +199,6 @@ class BufferCore:
     def close(self) -> None:
         """Accept nothing more and wake everybody; what is inside can still be taken."""
         self.closed = True
-        self._gate = 0
         for adder in self._adders:
             adder.state = "closed"
             self._rejected["closed"] += 1
@@ -224,7 +208,7 @@ class BufferCore:
 
     def stats(self, now: float) -> BufferStats:
         """Return the counters as they are at `now`."""
-        size = len(self._entries)
+        size = len(self.entries)
         accepted = self._delivered + size + self._displaced
         refused = self._rejected.total() + self._dropped.total() - self._displaced
         return BufferStats(
@@ -239,20 +223,20 @@ class BufferCore:
             rejected=MappingProxyType(dict(self._rejected)),
             batches=self._batches,
             peak=max(self._peak, size),
-            oldest_age=max(0.0, now - self._entries[0][3]) if size else 0.0,
+            oldest_age=max(0.0, now - self.entries[0][3]) if size else 0.0,
         )
 
     def _has_room(self, size: int) -> bool:
-        if len(self._entries) >= self.capacity:
+        if len(self.entries) >= self.capacity:
             return False
         return self.max_bytes is None or self._bytes + size <= self.max_bytes
 
     def _enter(self, entry: Entry, size: int) -> None:
-        self._entries.append(entry)
+        self.entries.append(entry)
         if self.max_bytes is not None:
             self._sizes.append(size)
             self._bytes += size
-        if len(self._entries) >= self._call_at:
+        if len(self.entries) >= self._call_at:
             self._call_takers()
 
     def _overflow(self, entry: Entry, size: int) -> Sequence[StreamItem] | None:
@@ -268,10 +252,10 @@ class BufferCore:
         return self._displace_for(entry, size)
 
     def _displace_for(self, entry: Entry, size: int) -> Sequence[StreamItem]:
-        self._peak = max(self._peak, len(self._entries))
+        self._peak = max(self._peak, len(self.entries))
         dropped = []
         while not self._has_room(size):
-            dropped.append(StreamItem(*self._entries.popleft()))
+            dropped.append(StreamItem(*self.entries.popleft()))
             self._free(1)
         self._displaced += len(dropped)
         self._dropped["drop_oldest"] += len(dropped)
@@ -281,7 +265,7 @@ class BufferCore:
 
     def _tighten(self) -> None:
         """Note that there is no more room, if not for want of items, and have a taker come at once."""
-        if len(self._entries) < self.capacity:
+        if len(self.entries) < self.capacity:
             self._tight = True
             self._call_takers()
 
@@ -289,7 +273,7 @@ class BufferCore:
         """Say, for an error, how full the buffer is and what to do about it."""
         of_bytes = "" if self.max_bytes is None else f" and {self._bytes} of {self.max_bytes} bytes"
         setting = "`buffer_size`" if self.max_bytes is None else "`buffer_size` or `max_bytes`"
-        return f"buffer holds {len(self._entries)} of {self.capacity} items{of_bytes}: retry later or raise {setting}"
+        return f"buffer holds {len(self.entries)} of {self.capacity} items{of_bytes}: retry later or raise {setting}"
 
     def _free(self, count: int) -> None:
         """Give back the bytes of the `count` oldest items, which have left."""
@@ -308,20 +292,25 @@ class BufferCore:
             adder.state = "in"
             self._enter(adder.entry, adder.size)
             adder.wake()
-        self._tight = bool(adders) and len(self._entries) < self.capacity
-        if not adders and not self.closed and self.max_bytes is None:
-            self._gate = self.capacity
+        self._tight = bool(adders) and len(self.entries) < self.capacity
+        self._watch()
 
     def _call_takers(self) -> None:
         """Wake, in turn, those takers whose batch is full, or who wait in vain."""
-        size = len(self._entries)
+        size = len(self.entries)
         for taker in tuple(self._takers):
             if self.closed or self._promised + taker.want <= size or (self._tight and not self._promised):
                 self._takers.remove(taker)
                 taker.called = True
                 self._promised += taker.want
                 taker.wake()
-        self._call_at = self._promised + min((taker.want for taker in self._takers), default=_NEVER - self._promised)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Note from how many items on the next one takes more than to append it."""
+        self._call_at = min((self._promised + taker.want for taker in self._takers), default=sys.maxsize)
+        plain = self.max_bytes is None and not self.closed and not self._adders
+        self.plain_below = min(self.capacity, self._call_at - 1) if plain else 0
 
 
 def size_of(*values: object) -> int:
