@@ -3,7 +3,8 @@
 One job for all: 100,000 items, given one by one, through room for 1024; a full buffer makes the producer wait; the
 consumer takes up to 32 at a time (elsewhere: one `get`, then `get_nowait` until 32 or empty). Three settings: between
 threads, within an event loop, from a thread into a loop. Each run checks that every item arrived, once and in order.
-Contenders take turns in shuffled order, so that what the machine does meanwhile falls on all alike.
+Contenders take turns in shuffled order, so that what the machine does meanwhile falls on all alike. The rows called
+`add_many` are ours too, given the items in bulk: the others have no such call, so they are no like-for-like comparison.
 
     python -m pip install -r benchmarks/requirements-buffers.in
     python benchmarks/buffers.py [--repeats 7] [--items 100000]
@@ -126,6 +127,11 @@ def threads_niruhybrid(items: list[Pair]) -> list[int]:
     return _in_threads(produce, lambda: [item.data for item in buffer.get_batch()], items)
 
 
+def threads_niruhybrid_many(items: list[Pair]) -> list[int]:
+    buffer = StreamBuffer(CAPACITY, batch_size=BATCH, overflow="block")
+    return _in_threads(buffer.add_many, lambda: [item.data for item in buffer.get_batch()], items)
+
+
 def threads_queue(items: list[Pair]) -> list[int]:
     shared: queue.Queue[Pair] = queue.Queue(CAPACITY)
     return _in_threads(_sync_putter(shared), _sync_taker(shared), items)
@@ -161,6 +167,18 @@ def loop_niruhybrid(items: list[Pair]) -> list[int]:
             return [item.data for item in await buffer.get_batch()]
 
         return await _in_loop(produce(), take, len(items))
+
+    return asyncio.run(main())
+
+
+def loop_niruhybrid_many(items: list[Pair]) -> list[int]:
+    async def main() -> list[int]:
+        buffer = AsyncStreamBuffer(CAPACITY, batch_size=BATCH, overflow="block")
+
+        async def take() -> list[int]:
+            return [item.data for item in await buffer.get_batch()]
+
+        return await _in_loop(buffer.add_many(items), take, len(items))
 
     return asyncio.run(main())
 
@@ -287,12 +305,14 @@ def into_anyio(items: list[Pair]) -> list[int]:
 JOBS: dict[str, dict[str, Run]] = {
     "threads": {
         "niruhybrid": threads_niruhybrid,
+        "  add_many": threads_niruhybrid_many,
         "queue.Queue": threads_queue,
         "janus": threads_janus,
         "culsans": threads_culsans,
     },
     "loop": {
         "niruhybrid": loop_niruhybrid,
+        "  add_many": loop_niruhybrid_many,
         "asyncio.Queue": loop_asyncio,
         "janus": loop_janus,
         "culsans": loop_culsans,

@@ -3,7 +3,7 @@ import inspect
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -35,6 +35,9 @@ class Plain:
 
     def add(self, *args: Any, **kwargs: Any) -> None:
         self._finish(self.buffer.add(*args, **kwargs))
+
+    def add_many(self, items: Iterable[tuple[str, Any]]) -> None:
+        self._finish(self.buffer.add_many(items))
 
     def get_batch(self, *args: Any, **kwargs: Any) -> list[StreamItem]:
         batch: list[StreamItem] = self._finish(self.buffer.get_batch(*args, **kwargs))
@@ -239,6 +242,30 @@ def test_a_bad_argument_takes_nothing(make: Callable[..., Plain], wrong: dict[st
     assert len(both.buffer) == 1
 
 
+def test_add_many_adds_in_order_under_the_same_policy(make: Callable[..., Plain]) -> None:
+    both = make(50, batch_size=8)
+    both.add_many(("x", number) for number in range(70))
+    assert numbers(both.get_batch(70, timeout=0)) == list(range(20, 70))
+    assert both.buffer.stats().dropped == {"drop_oldest": 20}
+
+
+def test_add_many_ends_where_an_add_would_raise(make: Callable[..., Plain]) -> None:
+    both = make(10, batch_size=8, overflow="error")
+    with pytest.raises(QueueFullError):
+        both.add_many(("x", number) for number in range(20))
+    assert numbers(both.get_batch(20, timeout=0)) == list(range(10))
+    assert both.buffer.stats().rejected == {"full": 1}
+
+
+def test_add_many_keeps_to_the_byte_bound_and_to_close(make: Callable[..., Plain]) -> None:
+    both = make(max_bytes=5, overflow="drop_newest")
+    both.add_many([("x", "abc"), ("x", "def"), ("x", "g")])
+    assert numbers(both.get_batch(timeout=0)) == ["abc", "g"]
+    both.buffer.close()
+    with pytest.raises(ClosedError):
+        both.add_many([("x", "h")])
+
+
 # --- threads
 
 
@@ -323,6 +350,18 @@ async def until_parked() -> None:
     """Let every other task run until it waits."""
     for _ in range(5):
         await asyncio.sleep(0)
+
+
+def test_add_many_wakes_the_taker_and_waits_for_room() -> None:
+    async def main() -> None:
+        buffer = AsyncStreamBuffer(8, timeout=PATIENT, batch_size=4, overflow="block")
+        taking = asyncio.create_task(_all(buffer))
+        await until_parked()
+        await buffer.add_many(("x", number) for number in range(100))
+        buffer.close()
+        assert [number for batch in await taking for number in numbers(batch)] == list(range(100))
+
+    run(main())
 
 
 def test_cancelled_get_batch_takes_nothing() -> None:
