@@ -126,7 +126,6 @@ class BufferCore:
         """Let an item that `offer` had no room for wait its turn."""
         adder = Adder(entry, size, wake)
         self._adders.append(adder)
-        self._watch()
         return adder
 
     def withdraw(self, adder: Adder, reason: str, now: float) -> bool:
@@ -309,7 +308,7 @@ class BufferCore:
     def _watch(self) -> None:
         """Note from how many items on the next one takes more than to append it."""
         self._call_at = min((self._promised + taker.want for taker in self._takers), default=sys.maxsize)
-        plain = self.max_bytes is None and not self.closed and not self._adders
+        plain = self.max_bytes is None and not self.closed
         self.plain_below = min(self.capacity, self._call_at - 1) if plain else 0
 
 
