@@ -293,13 +293,32 @@ def test_a_small_item_does_not_overtake_a_large_one_that_waits() -> None:
 def test_an_item_taken_out_again_gives_its_bytes_back() -> None:
     core = BufferCore(8, 10, "block")
     core.offer(entry(0), 9)
-    cancelled = core.park(entry(1), 6, lambda: None)
-    waiting = core.park(entry(2), 7, lambda: None)
+    core.park(entry(1), 1, lambda: None)
+    cancelled = core.park(entry(2), 6, lambda: None)
+    waiting = core.park(entry(3), 7, lambda: None)
     core.take(1, 0.0)
     assert (cancelled.state, waiting.state) == ("in", "waiting")
     assert core.retract(cancelled, 0.0)
-    assert core.stats(0.0).size_bytes == 7
-    assert [item.data for item in core.take(8, 0.0)] == [2]
+    assert core.stats(0.0).size_bytes == 8
+    assert [item.data for item in core.take(8, 0.0)] == [1, 3]
+
+
+def test_the_peak_counts_an_item_that_was_taken_out_again() -> None:
+    core = BufferCore(8, 10, "block")
+    core.offer(entry(0), 9)
+    parked = [core.park(entry(serial), 2, lambda: None) for serial in (1, 2)]
+    core.take(1, 0.0)
+    assert all(core.retract(adder, 0.0) for adder in parked)
+    assert core.stats(0.0).peak == 2
+
+
+def test_giving_up_lets_in_those_behind() -> None:
+    core = BufferCore(8, 10, "block")
+    core.offer(entry(0), 7)
+    large = core.park(entry(1), 7, lambda: None)
+    small = core.park(entry(2), 1, lambda: None)
+    assert core.withdraw(large, "full", 0.0)
+    assert small.state == "in"
 
 
 def test_one_full_batch_wakes_one_taker() -> None:

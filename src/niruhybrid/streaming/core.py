@@ -145,6 +145,7 @@ class BufferCore:
         place = next((i for i, entry in enumerate(self.entries) if entry is adder.entry), None)
         if adder.state != "in" or place is None:
             return False
+        self._peak = max(self._peak, len(self.entries))
         del self.entries[place]
         if self.max_bytes is not None:
             del self._sizes[place]
