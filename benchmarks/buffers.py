@@ -1,10 +1,11 @@
 """How fast do items get from a producer to a consumer that takes them in batches, without any loss?
 
-One job for all: 100,000 items, given one by one, through room for 1024; a full buffer makes the producer wait; the
-consumer takes up to 32 at a time (elsewhere: one `get`, then `get_nowait` until 32 or empty). Three settings: between
-threads, within an event loop, from a thread into a loop. Each run checks that every item arrived, once and in order.
-Contenders take turns in shuffled order, so that what the machine does meanwhile falls on all alike. The rows called
-`add_many` are ours too, given the items in bulk: the others have no such call, so they are no like-for-like comparison.
+One job for all: 100,000 items, an id and its data, given one by one, through room for 1024; a full buffer makes the
+producer wait; the consumer takes up to 32 at a time (elsewhere: one `get`, then `get_nowait` until 32 or empty).
+Three settings: between threads, within an event loop, from a thread into a loop. Each run checks that every item
+arrived, once and in order. Contenders take turns in shuffled order, so that what the machine does meanwhile falls on
+all alike. The rows called `add_many` are ours too, given the items in bulk: the others have no such call, so they are
+no like-for-like comparison.
 
     python -m pip install -r benchmarks/requirements-buffers.in
     python benchmarks/buffers.py [--repeats 7] [--items 100000]
@@ -103,15 +104,15 @@ def _async_taker(source: Any, empty: type[Exception] = asyncio.QueueEmpty) -> Ca
 
 def _sync_putter(sink: Any) -> Callable[[list[Pair]], None]:
     def produce(items: list[Pair]) -> None:
-        for item in items:
-            sink.put(item)
+        for item_id, data in items:
+            sink.put((item_id, data))
 
     return produce
 
 
 async def _async_putter(sink: Any, items: list[Pair]) -> None:
-    for item in items:
-        await sink.put(item)
+    for item_id, data in items:
+        await sink.put((item_id, data))
 
 
 # --- between threads
@@ -228,8 +229,8 @@ def loop_anyio(items: list[Pair]) -> list[int]:
         with sender, receiver:
 
             async def produce() -> None:
-                for item in items:
-                    await sender.send(item)
+                for item_id, data in items:
+                    await sender.send((item_id, data))
 
             return await _in_loop(produce(), _anyio_taker(receiver), len(items))
 
@@ -279,8 +280,8 @@ def into_asyncio(items: list[Pair]) -> list[int]:
         loop = asyncio.get_running_loop()
 
         def produce(items: list[Pair]) -> None:
-            for item in items:
-                asyncio.run_coroutine_threadsafe(shared.put(item), loop).result()
+            for item_id, data in items:
+                asyncio.run_coroutine_threadsafe(shared.put((item_id, data)), loop).result()
 
         return await _from_thread(produce, _async_taker(shared), items)
 
@@ -293,8 +294,8 @@ def into_anyio(items: list[Pair]) -> list[int]:
         loop = asyncio.get_running_loop()
 
         def produce(items: list[Pair]) -> None:
-            for item in items:
-                asyncio.run_coroutine_threadsafe(sender.send(item), loop).result()
+            for item_id, data in items:
+                asyncio.run_coroutine_threadsafe(sender.send((item_id, data)), loop).result()
 
         with sender, receiver:
             return await _from_thread(produce, _anyio_taker(receiver), items)

@@ -334,6 +334,16 @@ def test_one_full_batch_wakes_one_taker() -> None:
     core.leave(first)
 
 
+def test_a_taker_that_wants_more_than_fits_is_woken_when_nothing_more_does() -> None:
+    core = BufferCore(2)
+    woken: list[str] = []
+    core.wait(5, lambda: woken.append("taker"))
+    core.offer(entry(0), 0)
+    assert woken == []
+    core.offer(entry(1), 0)
+    assert woken == ["taker"]
+
+
 def test_a_taker_that_leaves_passes_its_wake_on() -> None:
     core = BufferCore(8)
     woken: list[str] = []
