@@ -545,7 +545,8 @@ def test_a_waiter_whose_loop_is_gone_does_not_disturb_the_others() -> None:
     loop.call_soon(loop.stop)
     loop.run_forever()
     loop.close()
-    buffer.add_from_thread("x", 0)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(buffer.add_from_thread, "x", 0).result(PATIENT)
     abandoned.close()
     assert numbers(asyncio.run(buffer.get_batch())) == [0]
 

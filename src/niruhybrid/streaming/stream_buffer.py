@@ -19,13 +19,13 @@ from dataclasses import replace
 from itertools import islice
 from math import inf
 from time import monotonic
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 from niruhybrid.config import Overflow, StreamingConfig
 from niruhybrid.errors import ClosedError, InvalidSettingError, QueueFullError
 from niruhybrid.streaming.core import Adder, BufferCore, Entry, size_of
-from niruhybrid.streaming.waiting import LoopWaiter, ThreadWaiter
+from niruhybrid.streaming.waiting import LoopWaiter, ThreadWaiter, checked_wait, in_event_loop
 from niruhybrid.types import BufferStats, Metadata, StreamItem
 
 __all__ = ("AsyncStreamBuffer", "StreamBuffer")
@@ -33,7 +33,6 @@ __all__ = ("AsyncStreamBuffer", "StreamBuffer")
 OnDrop = Callable[[StreamItem, str], None]
 """Called with each dropped item and the reason."""
 
-_LONGEST_WAIT = 86_400.0
 _NOTHING: Metadata = MappingProxyType({})
 _W = TypeVar("_W", ThreadWaiter, LoopWaiter)
 _log = logging.getLogger(__name__)
@@ -93,7 +92,7 @@ class _Buffer:
             max_items = self._batch_size
         elif isinstance(max_items, bool) or not isinstance(max_items, int) or max_items < 1:
             raise InvalidSettingError(f"`max_items` is {max_items!r}: give a whole number from 1")
-        return max_items, self._timeout if timeout is None else _checked_wait(timeout)
+        return max_items, self._timeout if timeout is None else checked_wait(timeout)
 
     def _append(self, pairs: Sequence[tuple[str, Any]]) -> int:
         """Add as many of the first items as there is plainly room for; return how many."""
@@ -105,7 +104,7 @@ class _Buffer:
 
     def _add_blocking(self, entry: Entry, timeout: float | None) -> None:
         """Add an item for which there may be no room; wait, if need be, in this thread."""
-        longest = inf if timeout is None else _checked_wait(timeout)
+        longest = inf if timeout is None else checked_wait(timeout)
         parked = self._offer(entry, self._size(entry), ThreadWaiter)
         if parked is None:
             return
@@ -261,9 +260,7 @@ class StreamBuffer(_Buffer):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -273,18 +270,8 @@ class AsyncStreamBuffer(_Buffer):
     Items leave in the order they entered, each once; a cancelled `get_batch` takes none. It belongs to no loop: one
     buffer can serve successive loops, and be closed and read (`stats`) from any thread.
 
-    Args:
-        buffer_size: items it holds at the most; 1000 by default.
-        timeout: seconds the oldest item waits at the most for its batch to fill; 0.1 by default.
-        batch_size: items in a batch at the most; 32 by default.
-        overflow: what becomes of one item too many, see the module; `drop_oldest` by default.
-        max_bytes: bytes it holds at the most, as estimated from texts and arrays in data and metadata.
-        on_drop: called with each item that `overflow` drops and the name of the policy, in the adding thread; it must
-            not block.
-        config: settings to start from.
-
-    Raises:
-        InvalidSettingError: a value is out of its range.
+    Arguments and errors are those of `StreamBuffer`; `on_drop` is called where `add` is, and must
+    not block.
     """
 
     async def add(
@@ -300,16 +287,7 @@ class AsyncStreamBuffer(_Buffer):
         A buffer about to drop first lets other tasks run once, so that one that takes has its chance. Cancelled while
         it waits, the item is not added; only if it was let in and taken at that very moment, it was.
 
-        Args:
-            item_id: the caller's name for it; need not be unique.
-            data: anything.
-            metadata: handed on beside it; None gives an empty mapping.
-            timeout: seconds to wait for room, with `overflow="block"`; None waits as long as it takes.
-
-        Raises:
-            QueueFullError: there is no room and `overflow` is `error`, or none came in time.
-            ClosedError: the buffer is closed, or was while waiting.
-            InvalidInputError: the item alone exceeds `max_bytes`.
+        Arguments and errors are those of `StreamBuffer.add`.
         """
         self._acquire()
         try:
@@ -326,10 +304,7 @@ class AsyncStreamBuffer(_Buffer):
 
         It ends where an `add` would raise: the items before that one are in, it and those after it are not.
 
-        Raises:
-            QueueFullError: there is no room and `overflow` is `error`.
-            ClosedError: the buffer is closed, or was while waiting.
-            InvalidInputError: an item alone exceeds `max_bytes`.
+        Errors are those of `StreamBuffer.add_many`.
         """
         source = iter(items)
         while chunk := list(islice(source, self._batch_size)):
@@ -337,7 +312,7 @@ class AsyncStreamBuffer(_Buffer):
                 await self.add(item_id, data)
 
     async def _add_waiting(self, entry: Entry, limit: float | None) -> None:
-        longest = inf if limit is None else _checked_wait(limit)
+        longest = inf if limit is None else checked_wait(limit)
         size = self._size(entry)
         if self._core.would_drop(size):
             await asyncio.sleep(0)
@@ -374,7 +349,7 @@ class AsyncStreamBuffer(_Buffer):
                 return
         finally:
             self._release()
-        self._add_blocking(entry, 0.0 if _in_event_loop() else timeout)
+        self._add_blocking(entry, 0.0 if in_event_loop() else timeout)
 
     async def get_batch(
         self,
@@ -383,16 +358,7 @@ class AsyncStreamBuffer(_Buffer):
     ) -> list[StreamItem]:
         """Return the oldest items, in order: as soon as the batch is full or the oldest has waited `timeout`.
 
-        Args:
-            max_items: items at the most; None takes `batch_size`.
-            timeout: seconds, counted from the oldest item's arrival or, while the buffer is empty, from this call;
-                None takes the buffer's own, 0 never waits.
-
-        Returns:
-            At least one item; none if the buffer stayed empty for `timeout`, or is closed and drained.
-
-        Raises:
-            InvalidSettingError: an argument is out of its range.
+        Cancelled, it takes nothing. Arguments and errors are those of `StreamBuffer.get_batch`.
         """
         want, patience = self._batch_terms(max_items, timeout)
         return await self._get(want, patience, monotonic() + patience)
@@ -434,22 +400,5 @@ class AsyncStreamBuffer(_Buffer):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.close()
-
-
-def _checked_wait(seconds: object) -> float:
-    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if not number or not 0.0 <= seconds <= _LONGEST_WAIT:  # type: ignore[operator]  # `number` says it
-        raise InvalidSettingError(f"`timeout` is {seconds!r}: give seconds from 0 to {_LONGEST_WAIT:g}")
-    return float(seconds)  # type: ignore[arg-type]  # same
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

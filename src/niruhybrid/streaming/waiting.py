@@ -5,7 +5,11 @@ import logging
 import threading
 from math import inf
 
-__all__ = ("LoopWaiter", "ThreadWaiter")
+from niruhybrid.errors import InvalidSettingError
+
+__all__ = ("LoopWaiter", "ThreadWaiter", "checked_wait", "in_event_loop")
+
+_LONGEST_WAIT = 86_400.0
 
 _log = logging.getLogger(__name__)
 
@@ -57,3 +61,24 @@ class LoopWaiter:
     def _end(self) -> None:
         if not self._future.done():
             self._future.set_result(None)
+
+
+def checked_wait(seconds: object) -> float:
+    """Return `seconds` if one can wait that long.
+
+    Raises:
+        InvalidSettingError: it is not a number from 0 to 86,400.
+    """
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not number or not 0.0 <= seconds <= _LONGEST_WAIT:  # type: ignore[operator]  # `number` says it
+        raise InvalidSettingError(f"`timeout` is {seconds!r}: give seconds from 0 to {_LONGEST_WAIT:g}")
+    return float(seconds)  # type: ignore[arg-type]  # same
+
+
+def in_event_loop() -> bool:
+    """Whether the caller runs inside an event loop, which must not be blocked."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
