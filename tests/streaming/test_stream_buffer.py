@@ -312,6 +312,14 @@ def test_a_waiting_thread_is_woken_by_a_full_batch() -> None:
         assert numbers(batch.result(PATIENT)) == [0, 1]
 
 
+def test_iteration_in_a_thread_yields_a_lone_item() -> None:
+    buffer = StreamBuffer(timeout=0.001)
+    with ThreadPoolExecutor(1) as pool:
+        batch = pool.submit(next, buffer)
+        buffer.add("x", 0)
+        assert numbers(batch.result(PATIENT)) == [0]
+
+
 def test_close_wakes_threads_that_wait_for_items_and_for_room() -> None:
     buffer = StreamBuffer(1, timeout=PATIENT, batch_size=1, overflow="block")
     empty = StreamBuffer(timeout=PATIENT)
@@ -512,6 +520,17 @@ def test_a_loop_is_woken_once_a_batch_and_needs_no_timer_while_idle() -> None:
         runner.run(main())
         wakes = loop.wakes
     assert wakes == 1
+
+
+def test_iteration_over_an_idle_buffer_yields_a_lone_item() -> None:
+    async def main() -> None:
+        buffer = AsyncStreamBuffer(timeout=0.001)
+        taking = asyncio.create_task(anext(buffer))
+        await until_parked()
+        await buffer.add("x", 0)
+        assert numbers(await taking) == [0]
+
+    run(main())
 
 
 def test_add_from_thread_never_blocks_an_event_loop() -> None:
