@@ -48,7 +48,7 @@ def main(extra: list[str]) -> None:
     """
     for arguments in plan():
         print("locking", arguments[-1], flush=True)
-        subprocess.run((sys.executable, "-m", "uv", *arguments, *extra), cwd=ROOT, check=True)  # noqa: S603 - our own words
+        subprocess.run((sys.executable, "-m", "uv", *arguments, *extra), cwd=ROOT, check=True)
 
 
 if __name__ == "__main__":
