@@ -52,9 +52,7 @@ def main(arguments: Sequence[str] = ()) -> int:
         make = ("make", "--no-print-directory", f"PYTHON={executable}", f"VENV=.venv-{version}", "fast", *arguments)
         if subprocess.run(make, cwd=ROOT, check=False).returncode:
             failed.append(version)
-    print(
-        f"Python {here} is make test's; others found: {', '.join(others) or 'none'}; failed: {', '.join(failed) or 'none'}"
-    )
+    print(f"other Pythons: {', '.join(others) or 'none'}; failed on: {', '.join(failed) or 'none'}")
     return len(failed)
 
 
