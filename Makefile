@@ -46,7 +46,7 @@ bench: setup ## run every benchmark; results go to benchmarks/results/
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 docs: $(VENV)/.docs ## build the documentation into site/; a broken link is an error
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 changelog: setup ## show the next release's notes
 	$(BIN)/towncrier build --draft --version next
