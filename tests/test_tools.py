@@ -1,16 +1,14 @@
 """The decisions of the programs that make runs."""
 
 import sys
+from itertools import pairwise
 
 from tools.lock import GROUPS, plan
 from tools.test_pythons import answer, chosen
 
 
 def test_each_group_is_locked_within_the_pins_of_those_before_it() -> None:
-    runs = [
-        (run[-1], [after for before, after in zip(run, run[1:], strict=False) if before == "--constraint"])
-        for run in plan()
-    ]
+    runs = [(run[-1], [after for before, after in pairwise(run) if before == "--constraint"]) for run in plan()]
     assert [output for output, _ in runs[:2]] == ["requirements/runtime.txt", "requirements/model.txt"]
     within = ["requirements/runtime.txt"]
     for group, (output, constraints) in zip(GROUPS, runs[2:], strict=True):
