@@ -31,7 +31,7 @@ __all__ = ("Block", "PageError", "main", "parse", "run")
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = "localhost:8000"
-SERVER_URL = "http://127.0.0.1:8000"
+READY_URL = "http://127.0.0.1:8000/readyz"
 SERVE = ("-c", "from niruhybrid.cli import main; main()", "serve", "--data", str(ROOT / "docs"))
 BASH = ("bash", "-euo", "pipefail", "-c")
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -159,7 +159,7 @@ def server() -> Iterator[None]:
         try:
             if not heard.wait(60) or process.poll() is not None:
                 raise PageError(f"the server did not start: it said {''.join(log)!r}")
-            urllib.request.urlopen(f"{SERVER_URL}/readyz", timeout=30).close()  # noqa: S310 - a constant http address
+            urllib.request.urlopen(READY_URL, timeout=30).close()  # noqa: S310 - a constant http address
             yield
         finally:
             process.terminate()
@@ -177,12 +177,12 @@ def _refuse_taken_port() -> None:
 
 
 def _listen(process: subprocess.Popen[str], log: list[str], heard: threading.Event) -> None:
-    """Read the server's words until it ends, and tell when it has named its address or has ended."""
+    """Read the server's words until it ends, and tell when it has said that it is ready or has ended."""
     assert process.stdout is not None  # noqa: S101 - it was opened with a pipe
     with process.stdout as lines:
         for line in lines:
             log.append(line)
-            if SERVER_URL in line:
+            if line.startswith("ready"):
                 heard.set()
     heard.set()
 
