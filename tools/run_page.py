@@ -31,6 +31,7 @@ __all__ = ("Block", "PageError", "main", "parse", "run")
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = "localhost:8000"
+READY = "ready"
 READY_URL = "http://127.0.0.1:8000/readyz"
 SERVE = ("-c", "from niruhybrid.cli import main; main()", "serve", "--data", str(ROOT / "docs"))
 BASH = ("bash", "-euo", "pipefail", "-c")
@@ -157,14 +158,17 @@ def server() -> Iterator[None]:
         reader = threading.Thread(target=_listen, args=(process, log, heard))
         reader.start()
         try:
-            if not heard.wait(60) or process.poll() is not None:
+            if not heard.wait(60) or not any(line.startswith(READY) for line in log):
                 raise PageError(f"the server did not start: it said {''.join(log)!r}")
-            urllib.request.urlopen(READY_URL, timeout=30).close()  # noqa: S310 - a constant http address
+            urllib.request.urlopen(READY_URL, timeout=30).close()
             yield
         finally:
             process.terminate()
-            process.wait(30)
-            reader.join()
+            try:
+                process.wait(30)
+            finally:
+                process.kill()
+                reader.join()
 
 
 def _refuse_taken_port() -> None:
@@ -182,7 +186,7 @@ def _listen(process: subprocess.Popen[str], log: list[str], heard: threading.Eve
     with process.stdout as lines:
         for line in lines:
             log.append(line)
-            if line.startswith("ready"):
+            if line.startswith(READY):
                 heard.set()
     heard.set()
 
