@@ -1,1 +1,97 @@
-"""NiruHybrid: a real-time retrieval pipeline."""
+"""NiruHybrid: a real-time retrieval pipeline. One encoder for queries and generated data; every answer is a stream."""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from niruhybrid.config import ServerConfig, StoreConfig, StreamingConfig
+    from niruhybrid.encoding.hybrid_encoder import HybridEncoder
+    from niruhybrid.errors import InvalidInputError, NiruError, OverloadedError
+    from niruhybrid.generation.extractive import ExtractiveGenerator
+    from niruhybrid.pipeline import Pipeline
+    from niruhybrid.retrieval.store import EmbeddedStore
+    from niruhybrid.streaming.stream_buffer import AsyncStreamBuffer, StreamBuffer
+    from niruhybrid.streaming.stream_processor import AsyncStreamProcessor, StreamProcessor
+    from niruhybrid.types import (
+        BufferStats,
+        DataResult,
+        Document,
+        Hit,
+        Query,
+        QueryResult,
+        StreamEvent,
+        StreamItem,
+        Timings,
+        Token,
+    )
+
+__all__ = (
+    "AsyncStreamBuffer",
+    "AsyncStreamProcessor",
+    "BufferStats",
+    "DataResult",
+    "Document",
+    "EmbeddedStore",
+    "ExtractiveGenerator",
+    "Hit",
+    "HybridEncoder",
+    "InvalidInputError",
+    "NiruError",
+    "OverloadedError",
+    "Pipeline",
+    "Query",
+    "QueryResult",
+    "ServerConfig",
+    "StoreConfig",
+    "StreamBuffer",
+    "StreamEvent",
+    "StreamItem",
+    "StreamProcessor",
+    "StreamingConfig",
+    "Timings",
+    "Token",
+    "__version__",
+)
+
+_HOME = {
+    "config": ("ServerConfig", "StoreConfig", "StreamingConfig"),
+    "encoding.hybrid_encoder": ("HybridEncoder",),
+    "errors": ("InvalidInputError", "NiruError", "OverloadedError"),
+    "generation.extractive": ("ExtractiveGenerator",),
+    "pipeline": ("Pipeline",),
+    "retrieval.store": ("EmbeddedStore",),
+    "streaming.stream_buffer": ("AsyncStreamBuffer", "StreamBuffer"),
+    "streaming.stream_processor": ("AsyncStreamProcessor", "StreamProcessor"),
+    "types": (
+        "BufferStats",
+        "DataResult",
+        "Document",
+        "Hit",
+        "Query",
+        "QueryResult",
+        "StreamEvent",
+        "StreamItem",
+        "Timings",
+        "Token",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+try:
+    __version__ = version("niruhybrid")
+except PackageNotFoundError:  # run from a source tree that nobody installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first used, so that a buffer needs no encoder (PEP 562)."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -17,9 +17,9 @@
     ├── EncoderError                        the encoder, not the text, is at fault
     │   ├── EncoderFailedError              it raised, also for this text alone
     │   ├── EncoderOutputError              it returned the wrong number of rows, or values that are not finite
-    │   └── EncoderHungError                it did not return in time
+    │   └── EncoderHungError (TimeoutError)  it did not return in time
     ├── ModelError
-    │   ├── ModelNotFoundError              no model at this path or name, and no network to fetch it
+    │   ├── ModelNotFoundError (FileNotFoundError)  no model at this path or name, and no network to fetch it
     │   └── ModelCorruptError               a file of the model is damaged or of another kind
     ├── StoreError
     │   ├── StoreLockedError                another process has the store open

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import orjson
@@ -425,8 +425,7 @@ class Token:
     source: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StreamItem:
+class StreamItem(NamedTuple):
     """An item as a buffer returns it.
 
     Attributes:
@@ -438,7 +437,7 @@ class StreamItem:
 
     item_id: str
     data: Any
-    metadata: Metadata = field(default_factory=_no_metadata)
+    metadata: Metadata = _NOTHING
     added_at: float = 0.0
 
 

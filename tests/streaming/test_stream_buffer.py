@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from niruhybrid.config import StreamingConfig
-from niruhybrid.errors import ClosedError, InvalidInputError, InvalidSettingError, QueueFullError
+from niruhybrid.errors import ClosedError, InvalidIdError, InvalidInputError, InvalidSettingError, QueueFullError
 from niruhybrid.streaming.stream_buffer import AsyncStreamBuffer, StreamBuffer
 from niruhybrid.types import BufferStats, StreamItem
 
@@ -577,3 +577,11 @@ def test_an_async_context_manager_closes() -> None:
         assert buffer.closed
 
     run(main())
+
+
+@pytest.mark.parametrize("item_id", [None, 7, b"q1", ["q1"]])
+def test_an_id_that_is_not_a_string_is_refused_and_nothing_is_added(item_id: Any) -> None:
+    buffer = StreamBuffer()
+    with pytest.raises(InvalidIdError, match="give a string"):
+        buffer.add(item_id=item_id, data={"text": "Query text"})
+    assert buffer.stats().offered == 0

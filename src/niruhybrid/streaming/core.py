@@ -10,7 +10,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
-from itertools import repeat, starmap
+from itertools import repeat
 from math import inf
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -175,7 +175,7 @@ class BufferCore:
         self._peak = max(self._peak, len(self.entries))
         self._delivered += count
         self._batches += 1
-        batch = list(starmap(StreamItem, map(next, repeat(self._oldest, count))))
+        batch = list(map(tuple.__new__, repeat(StreamItem, count), self._oldest))
         self._free(count)
         if self._adders:
             self._let_in(now)

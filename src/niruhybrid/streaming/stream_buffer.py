@@ -26,7 +26,7 @@ from niruhybrid.config import Overflow, StreamingConfig
 from niruhybrid.errors import ClosedError, InvalidSettingError, QueueFullError
 from niruhybrid.streaming.core import Adder, BufferCore, Entry, size_of
 from niruhybrid.streaming.waiting import LoopWaiter, ThreadWaiter, checked_wait, in_event_loop
-from niruhybrid.types import BufferStats, Metadata, StreamItem
+from niruhybrid.types import BufferStats, Metadata, StreamItem, checked_id
 
 __all__ = ("AsyncStreamBuffer", "StreamBuffer")
 
@@ -179,8 +179,10 @@ class StreamBuffer(_Buffer):
         Raises:
             QueueFullError: there is no room and `overflow` is `error`, or none came in time.
             ClosedError: the buffer is closed, or was while waiting.
-            InvalidInputError: the item alone exceeds `max_bytes`.
+            InvalidInputError: the item alone exceeds `max_bytes`, or `item_id` is not a string.
         """
+        if item_id.__class__ is not str:
+            checked_id(item_id)
         self._acquire()
         try:
             entry = (item_id, data, _NOTHING if metadata is None else metadata, monotonic())
@@ -289,6 +291,8 @@ class AsyncStreamBuffer(_Buffer):
 
         Arguments and errors are those of `StreamBuffer.add`.
         """
+        if item_id.__class__ is not str:
+            checked_id(item_id)
         self._acquire()
         try:
             entry = (item_id, data, _NOTHING if metadata is None else metadata, monotonic())
@@ -339,8 +343,10 @@ class AsyncStreamBuffer(_Buffer):
         Raises:
             QueueFullError: there is no room and `overflow` is `error`, or none came in time.
             ClosedError: the buffer is closed, or was while waiting.
-            InvalidInputError: the item alone exceeds `max_bytes`.
+            InvalidInputError: the item alone exceeds `max_bytes`, or `item_id` is not a string.
         """
+        if item_id.__class__ is not str:
+            checked_id(item_id)
         self._acquire()
         try:
             entry = (item_id, data, _NOTHING if metadata is None else metadata, monotonic())
