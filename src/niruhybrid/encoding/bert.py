@@ -19,14 +19,15 @@ _ov = import_openvino()
 _ops = _ov.opset13
 _Node = Any  # a node or one output of it: OpenVINO's operators take and give either
 
-_MASKED = -1e4  # added to the score of a padding token: its softmax is exactly 0, also in bfloat16
+_TOKEN_INPUTS = ("ids", "positions", "segments")
+_APART = -1e4  # added to the score between tokens of different texts: the softmax is exactly 0, also in bfloat16
 
 
 def build(config: ModelConfig, tensors: Tensors) -> "Model":
     """Return the graph of an encoder, with pooling and normalisation inside.
 
-    Its inputs are `ids`, `(n, width)` int32, and `mask`, `(n, width)` float32, 1 for a token and 0 for padding; its
-    output is `(n, hidden)` float32, of unit length. Both dimensions are free.
+    Its inputs are the fields of a `packing.Feed`, in their order and with free dimensions; its output is
+    `(texts, hidden)` float32, of unit length.
 
     Raises:
         ModelCorruptError: a tensor is missing, or its shape is not what `config` says.
@@ -42,24 +43,27 @@ class _Builder:
         self._tensors = tensors
 
     def model(self) -> "Model":
-        ids = _ops.parameter([-1, -1], np.int32, name="ids")
-        mask = _ops.parameter([-1, -1], np.float32, name="mask")
-        bias = _ops.unsqueeze(_ops.multiply(_ops.subtract(mask, _floats(1.0)), _floats(-_MASKED)), _ints(1, 2))
-        states = self._embedded(ids)
+        ids, positions, segments = (_ops.parameter([-1, -1], np.int32, name=name) for name in _TOKEN_INPUTS)
+        pool = _ops.parameter([-1, -1], np.float32, name="pool")
+        together = _ops.equal(_ops.unsqueeze(segments, _ints(1, 2)), _ops.unsqueeze(segments, _ints(1, 3)))
+        bias = _ops.select(together, _floats(0.0), _floats(_APART))
+        states = self._embedded(ids, positions)
         for layer in range(self._config.layers):
             states = self._layer(f"encoder.layer.{layer}", states, bias)
-        unit = _ops.normalize_l2(self._pooled(states, mask), _ints(1), 1e-12, "max")
-        return _ov.Model([unit], [ids, mask], "bert")
+        flat = _ops.reshape(states, _ints(-1, self._config.hidden), special_zero=False)
+        unit = _ops.normalize_l2(_ops.matmul(pool, flat, transpose_a=False, transpose_b=False), _ints(1), 1e-12, "max")
+        return _ov.Model([unit], [ids, positions, segments, pool], "bert")
 
-    def _embedded(self, ids: _Node) -> _Node:
+    def _embedded(self, ids: _Node, positions: _Node) -> _Node:
         hidden = self._config.hidden
         words = self._weight("embeddings.word_embeddings.weight", (None, hidden))
         places = self._weight("embeddings.position_embeddings.weight", (None, hidden))
         kind = self._weight("embeddings.token_type_embeddings.weight", (None, hidden))[0]
-        width = _ops.gather(_ops.shape_of(ids), _ints(1), _ints(0))
-        here = _ops.slice(_floats((places + kind)[np.newaxis]), _ints(0), width, _ints(1), _ints(1))
-        tokens = _ops.gather(_floats(words), ids, _ops.constant(np.int64(0)))
-        return self._normed("embeddings.LayerNorm", _ops.add(tokens, here))
+        rows = _ops.constant(np.int64(0))
+        tokens = _ops.gather(_floats(words), ids, rows)
+        return self._normed(
+            "embeddings.LayerNorm", _ops.add(tokens, _ops.gather(_floats(places + kind), positions, rows))
+        )
 
     def _layer(self, name: str, states: _Node, bias: _Node) -> _Node:
         hidden = self._config.hidden
@@ -80,12 +84,6 @@ class _Builder:
         )
         attended = _ops.scaled_dot_product_attention(query, key, value, bias)
         return _ops.reshape(_ops.transpose(attended, order), _ints(0, 0, hidden), True)  # noqa: FBT003  # as above
-
-    def _pooled(self, states: _Node, mask: _Node) -> _Node:
-        """Return `(n, hidden)` in the direction of the pooled vector; its length is left to normalisation."""
-        if self._config.pooling == "cls":
-            return _ops.gather(states, _ops.constant(np.int64(0)), _ops.constant(np.int64(1)))
-        return _ops.reduce_sum(_ops.multiply(states, _ops.unsqueeze(mask, _ints(2))), _ints(1), False)  # noqa: FBT003  # keep_dims
 
     def _activated(self, inner: _Node) -> _Node:
         if self._config.activation == "relu":

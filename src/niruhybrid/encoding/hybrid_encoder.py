@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from niruhybrid import analysis
-from niruhybrid.encoding.batching import Batch, plan
 from niruhybrid.encoding.model_config import read_config
+from niruhybrid.encoding.packing import lay_out, plan
 from niruhybrid.encoding.weights import locate
 from niruhybrid.errors import InvalidTextError, ModelCorruptError
 from niruhybrid.types import Vector, checked_text
@@ -44,6 +43,7 @@ class HybridEncoder:
         config = read_config(folder)
         self.dimension = config.hidden
         self.max_tokens = config.max_tokens
+        self._pooling = config.pooling
         self._tokenizer = _tokenizer(folder)
         self._runtime = Runtime(folder, config)
         self._told_of_truncation = False
@@ -62,8 +62,8 @@ class HybridEncoder:
         self._tell_of_truncation(sum(len(row) > self.max_tokens for row in rows))
         rows = [_shortened(row, self.max_tokens) for row in rows]
         vectors = np.empty((len(rows), self.dimension), np.float32)
-        for batch in plan([len(row) for row in rows], widest=self.max_tokens):
-            vectors[list(batch.rows)] = self._runtime.run(*_padded(rows, batch))
+        for run in plan([len(row) for row in rows]):
+            vectors[run.texts] = self._runtime.run(lay_out(run, rows, self._pooling))
         return vectors
 
     def terms(self, text: str, /) -> list[str]:
@@ -98,17 +98,6 @@ class HybridEncoder:
 def _shortened(row: list[int], most: int) -> list[int]:
     """Cut token ids to the window, keeping the end mark that closes every text."""
     return row if len(row) <= most else [*row[: most - 1], row[-1]]
-
-
-def _padded(rows: list[list[int]], batch: Batch) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Return a batch's token ids and mask, both `(n, width)`."""
-    ids = np.zeros((len(batch.rows), batch.width), np.int32)
-    mask = np.zeros(ids.shape, np.float32)
-    for place, row in enumerate(batch.rows):
-        length = len(rows[row])
-        ids[place, :length] = rows[row]
-        mask[place, :length] = 1.0
-    return ids, mask
 
 
 def _tokenizer(folder: Path) -> Tokenizer:

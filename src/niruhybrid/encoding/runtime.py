@@ -4,11 +4,11 @@ import threading
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from niruhybrid.encoding import bert
 from niruhybrid.encoding.model_config import ModelConfig
 from niruhybrid.encoding.openvino_quiet import import_openvino
+from niruhybrid.encoding.packing import Feed
 from niruhybrid.encoding.weights import read_tensors
 from niruhybrid.types import Vector
 
@@ -23,7 +23,7 @@ class Runtime:
         config: what the folder says.
 
     Attributes:
-        precision: of the matrix products: `bf16` or `f32`. Sums, normalisation and pooling are always float32.
+        precision: of the matrix products: `bf16` or `f32`. Layer normalisation is always float32.
 
     Raises:
         ModelCorruptError: the weights are damaged or are not those of `config`.
@@ -43,14 +43,10 @@ class Runtime:
         self._request = core.compile_model(model, "CPU", settings).create_infer_request()
         self._turn = threading.Lock()
 
-    def run(self, ids: NDArray[np.int32], mask: NDArray[np.float32]) -> Vector:
-        """Return `(n, hidden)` float32 unit vectors, the caller's own.
-
-        Args:
-            ids: `(n, width)` token ids, padded on the right.
-            mask: `(n, width)`, 1 for a token and 0 for padding.
-        """
+    def run(self, feed: Feed) -> Vector:
+        """Return `(texts, hidden)` float32 unit vectors, the caller's own."""
+        inputs = [feed.ids, feed.positions, feed.segments, feed.pool]
         with self._turn:
-            result = self._request.infer([ids, mask], share_inputs=True, share_outputs=True)
+            result = self._request.infer(inputs, share_inputs=True, share_outputs=True)
             vectors: Vector = np.array(result[0], dtype=np.float32)  # a copy: the next run overwrites the original
         return vectors
