@@ -56,8 +56,8 @@ class _Builder:
 
     def _embedded(self, ids: _Node, positions: _Node) -> _Node:
         hidden = self._config.hidden
-        words = self._weight("embeddings.word_embeddings.weight", (None, hidden))
-        places = self._weight("embeddings.position_embeddings.weight", (None, hidden))
+        words = self._weight("embeddings.word_embeddings.weight", (self._config.vocabulary, hidden))
+        places = self._weight("embeddings.position_embeddings.weight", (self._config.positions, hidden))
         kind = self._weight("embeddings.token_type_embeddings.weight", (None, hidden))[0]
         rows = _ops.constant(np.int64(0))
         tokens = _ops.gather(_floats(words), ids, rows)

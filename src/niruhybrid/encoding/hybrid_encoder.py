@@ -18,6 +18,8 @@ __all__ = ("HybridEncoder",)
 
 _log = logging.getLogger(__name__)
 
+_WARMED = (8, 12, 16, 20, 24)  # tokens of a lone question: its shapes are prepared before the first one comes
+
 
 class HybridEncoder:
     """Encodes texts on one processor core, with no torch and no network. Thread-safe.
@@ -44,10 +46,11 @@ class HybridEncoder:
         self.dimension = config.hidden
         self.max_tokens = config.max_tokens
         self._pooling = config.pooling
-        self._tokenizer = _tokenizer(folder)
+        self._tokenizer = _tokenizer(folder, config.vocabulary)
         self._runtime = Runtime(folder, config)
         self._told_of_truncation = False
-        self.encode(["warm up", "the first run of a graph prepares its kernels, which takes a while"])
+        for length in _WARMED:
+            self._vectors([[0] * min(length, self.max_tokens)])
 
     def encode(self, texts: Sequence[str], /) -> Vector:
         """Return `(n, dimension)` float32 unit vectors, C-contiguous, in the texts' order.
@@ -60,11 +63,7 @@ class HybridEncoder:
         """
         rows = self._tokenized(texts)
         self._tell_of_truncation(sum(len(row) > self.max_tokens for row in rows))
-        rows = [_shortened(row, self.max_tokens) for row in rows]
-        vectors = np.empty((len(rows), self.dimension), np.float32)
-        for run in plan([len(row) for row in rows]):
-            vectors[run.texts] = self._runtime.run(lay_out(run, rows, self._pooling))
-        return vectors
+        return self._vectors([_shortened(row, self.max_tokens) for row in rows])
 
     def terms(self, text: str, /) -> list[str]:
         """Return the text's lexical terms, in order, with repeats; the same for documents and queries."""
@@ -77,6 +76,13 @@ class HybridEncoder:
             InvalidTextError: as `encode` does.
         """
         return [len(row) for row in self._tokenized(texts)]
+
+    def _vectors(self, rows: list[list[int]]) -> Vector:
+        """Return the vectors of token ids, `(n, dimension)`."""
+        vectors = np.empty((len(rows), self.dimension), np.float32)
+        for run in plan([len(row) for row in rows]):
+            vectors[run.texts] = self._runtime.run(lay_out(run, rows, self._pooling))
+        return vectors
 
     def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
         """Return each text's token ids. One by one: the tokenizer's batches would start threads on every core."""
@@ -100,7 +106,7 @@ def _shortened(row: list[int], most: int) -> list[int]:
     return row if len(row) <= most else [*row[: most - 1], row[-1]]
 
 
-def _tokenizer(folder: Path) -> Tokenizer:
+def _tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
     path = folder / "tokenizer.json"
     try:
         tokenizer = Tokenizer.from_buffer(path.read_bytes())
@@ -108,6 +114,9 @@ def _tokenizer(folder: Path) -> Tokenizer:
         raise ModelCorruptError(f"{path} is missing: use a model with a fast tokenizer") from err
     except Exception as err:  # the tokenizer library raises nothing more specific
         raise ModelCorruptError(f"{path} can't be read ({err}): fetch the model again") from err
+    if tokenizer.get_vocab_size() > vocabulary:
+        words = tokenizer.get_vocab_size()
+        raise ModelCorruptError(f"{path} has {words} words, the model {vocabulary}: use the files of one model")
     tokenizer.no_truncation()  # files often ask for 128 tokens, padded: both are decided here
     tokenizer.no_padding()
     return tokenizer

@@ -29,6 +29,8 @@ class ModelConfig:
         layers: transformer layers.
         heads: attention heads; a divisor of `hidden`.
         hidden: length of a token's vector, and of a text's.
+        vocabulary: token ids that the model knows.
+        positions: places in a text that have a vector.
         activation: of the feed-forward halves; `erf` and `tanh` are the exact and the approximated GELU.
         epsilon: added to the variance in layer normalisation.
         max_tokens: tokens of a text that are read, special tokens included.
@@ -38,6 +40,8 @@ class ModelConfig:
     layers: int
     heads: int
     hidden: int
+    vocabulary: int
+    positions: int
     activation: Activation
     epsilon: float
     max_tokens: int
@@ -62,6 +66,8 @@ def read_config(folder: Path) -> ModelConfig:
         layers=_whole(folder, config, "num_hidden_layers"),
         heads=heads,
         hidden=hidden,
+        vocabulary=_whole(folder, config, "vocab_size"),
+        positions=positions,
         activation=_ACTIVATIONS[config.get("hidden_act", "gelu")],
         epsilon=float(config.get("layer_norm_eps", 1e-12)),
         max_tokens=min(positions, _window(folder, positions)),

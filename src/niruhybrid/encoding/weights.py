@@ -1,9 +1,11 @@
 """Locate a model's folder, and read its weights after checking that they are what they should be."""
 
+import contextlib
 import hashlib
 import importlib.util
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +42,14 @@ def locate(model: str | Path | None) -> Path:
         ModelCorruptError: the default model's weights are not the published ones.
     """
     name = DEFAULT_MODEL if model is None else str(model)
-    if Path(name).expanduser().is_dir():
+    if name and Path(name).expanduser().is_dir():
         return Path(name).expanduser()
     if name == DEFAULT_MODEL:
         return _verified(_installed() or _from_hub(name))
     if isinstance(model, str) and _HUB_NAME.fullmatch(name):
         return _from_hub(name)
     raise ModelNotFoundError(
-        f"no model folder at {name}: give an existing folder, or a hub name such as {DEFAULT_MODEL}"
+        f"no model folder at {name!r}: give an existing folder, or a hub name such as {DEFAULT_MODEL}"
     )
 
 
@@ -82,16 +84,15 @@ def _from_hub(name: str) -> Path:
     """Return a hub model's folder: from the local cache if it is there, so that no network is needed twice."""
     import huggingface_hub  # noqa: PLC0415  # slow to import, and needed only for models that are not installed
 
-    for offline in (True, False):
-        try:
-            found = huggingface_hub.snapshot_download(name, allow_patterns=list(_HUB_FILES), local_files_only=offline)
-        except Exception as err:  # the client's errors differ between versions; the remedy does not
-            if not offline:
-                raise ModelNotFoundError(_no_model(name)) from err
-        else:
-            if (Path(found) / _WEIGHTS).exists() or not offline:
-                return Path(found)
-    raise AssertionError  # pragma: no cover  # the second turn returns or raises
+    fetch = partial(huggingface_hub.snapshot_download, name, allow_patterns=list(_HUB_FILES))
+    with contextlib.suppress(Exception):  # not in the cache, or only a part of it is
+        cached = Path(fetch(local_files_only=True))
+        if (cached / _WEIGHTS).exists():
+            return cached
+    try:
+        return Path(fetch())
+    except Exception as err:  # the client's errors differ between its versions; the remedy does not
+        raise ModelNotFoundError(_no_model(name)) from err
 
 
 def _no_model(name: str) -> str:
