@@ -1,0 +1,52 @@
+"""One compiled graph on one core: bfloat16 where the processor has it, else float32."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from niruhybrid.encoding import bert
+from niruhybrid.encoding.model_config import ModelConfig
+from niruhybrid.encoding.openvino_quiet import import_openvino
+from niruhybrid.encoding.packing import Feed
+from niruhybrid.encoding.weights import read_tensors
+from niruhybrid.types import Vector
+
+__all__ = ("Runtime",)
+
+
+class Runtime:
+    """Runs one batch at a time; calls from several threads take turns.
+
+    Args:
+        folder: the model's.
+        config: what the folder says.
+
+    Attributes:
+        precision: of the matrix products: `bf16` or `f32`. Layer normalisation is always float32.
+
+    Raises:
+        ModelCorruptError: the weights are damaged or are not those of `config`.
+    """
+
+    def __init__(self, folder: Path, config: ModelConfig) -> None:
+        core = import_openvino().Core()
+        self.precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+        settings = {
+            "INFERENCE_NUM_THREADS": 1,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": self.precision,
+            "ENABLE_CPU_PINNING": False,  # several processes would otherwise all choose the first core
+        }
+        model = bert.build(config, read_tensors(folder))
+        self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+        self._turn = threading.Lock()
+
+    def run(self, feed: Feed) -> Vector:
+        """Return `(texts, hidden)` float32 unit vectors, the caller's own."""
+        inputs = [feed.ids, feed.positions, feed.segments, feed.pool]
+        with self._turn:
+            result = self._request.infer(inputs, share_inputs=True, share_outputs=True)
+            vectors: Vector = np.array(result[0], dtype=np.float32)  # a copy: the next run overwrites the original
+        return vectors
