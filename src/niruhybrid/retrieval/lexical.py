@@ -1,0 +1,73 @@
+"""The lexical index: BM25 over analysed terms, by SQLite's FTS5, inside the log's own transactions.
+
+It stores no text. Terms arrive analysed, so the tokenizer only has to leave them whole: all that is not white space or
+a quotation mark belongs to a term, ASCII letters match in either case.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from niruhybrid.retrieval.log import Session
+
+__all__ = ("add", "ensure", "joined", "remove", "search")
+
+MAX_QUERY_TERMS = 64
+"""Distinct terms of one query that count, the first ones; what a query costs grows with each."""
+
+_CREATE = """
+CREATE VIRTUAL TABLE lexical USING fts5(
+    terms, content='', contentless_delete=1, tokenize="ascii tokenchars '!#$%&()*+,-./:;<=>?@[\\]^_`{|}~'"
+)
+"""
+
+
+def ensure(session: Session) -> bool:
+    """Build the index from the log's terms if there is none; return whether it did."""
+    if next(session.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'lexical'"))[0]:
+        return False
+    session.execute(_CREATE)
+    session.executemany("INSERT INTO lexical (rowid, terms) VALUES (?, ?)", list(session.terms()))
+    return True
+
+
+def joined(terms: Iterable[str]) -> str:
+    """Return terms as one text, as the log keeps them."""
+    return " ".join(terms).replace("\0", " ")  # FTS5 reads up to a NUL only
+
+
+def add(session: Session, rows: Sequence[int], terms: Sequence[str]) -> None:
+    """Index joined terms under new row numbers."""
+    session.executemany("INSERT INTO lexical (rowid, terms) VALUES (?, ?)", zip(rows, terms, strict=True))
+
+
+def remove(session: Session, rows: Iterable[int]) -> None:
+    """Forget rows."""
+    session.executemany("DELETE FROM lexical WHERE rowid = ?", ((row,) for row in rows))
+
+
+def search(session: Session, terms: Sequence[str], limit: int) -> dict[int, float]:
+    """Find the rows that have any of the terms.
+
+    Args:
+        session: the state to search.
+        terms: analysed terms; the first 64 distinct ones count, each once.
+        limit: rows wanted, at least 1.
+
+    Returns:
+        The `limit` best rows, or all that match, with their BM25 scores (k1 = 1.2, b = 0.75), above 0; of equal ones
+        the lower rows.
+    """
+    query = _match(terms)
+    if not query:
+        return {}
+    found = session.execute(
+        "SELECT rowid, -bm25(lexical) AS score FROM lexical WHERE lexical MATCH ? ORDER BY score DESC, rowid LIMIT ?",
+        (query, limit),
+    )
+    return dict(found)
+
+
+def _match(terms: Sequence[str]) -> str:
+    """Return an FTS5 expression that matches any of the terms, or "" for none."""
+    distinct = dict.fromkeys(joined((term,)).replace('"', " ").strip() for term in terms)
+    counted = [term for term in distinct if term][:MAX_QUERY_TERMS]
+    return " OR ".join(f'"{term}"' for term in counted)
