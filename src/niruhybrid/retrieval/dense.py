@@ -63,8 +63,8 @@ class DenseIndex:
         end = size + len(rows)
         if end > len(numbers):
             matrix, numbers = _grown(matrix[:size], numbers[:size], end, vectors.shape[1])
-        matrix[size:end] = vectors
-        numbers[size:end] = rows
+        if end > size:
+            matrix[size:end], numbers[size:end] = vectors, rows
         return type(self)(watermark, matrix, numbers, end, dead)
 
     def search(self, queries: Vector, limits: Sequence[int]) -> list[dict[int, float]]:

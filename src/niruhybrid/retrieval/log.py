@@ -36,7 +36,7 @@ __all__ = ("Log", "Record", "Session", "State")
 
 VERSION = 1
 APPLICATION_ID = 0x4E495255  # "NIRU"
-_BUSY_MS = 2000
+_BUSY_MS = 500  # only another program can be in the way, see `_claim`
 
 _SCHEMA = f"""
 CREATE TABLE state (
@@ -186,7 +186,7 @@ class Session:
 class Log:
     """An open store file, or a store in memory. Thread-safe.
 
-    One writer at a time. Readers of a file wait neither for it nor for each other; those of a store in memory take turns.
+    One writer at a time. Readers of a file wait neither for it nor for each other; in memory they take turns.
 
     Args:
         path: the file, made if there is none; None keeps everything in memory.
@@ -311,7 +311,7 @@ class Log:
             )
         if connection.readonly("main"):
             raise StoreReadOnlyError(f"{self._name} can't be written to: change the file's permissions, or copy it")
-        return blank
+        return bool(blank)
 
     def _refuse_closed(self) -> None:
         if self._closed:
