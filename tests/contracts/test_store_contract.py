@@ -90,7 +90,7 @@ def test_a_title_is_searched_by_words(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["日本語", "мир", "straße", "नमस्ते", "x86", "c++", "o'neil", 'say"', "AND", "NEAR", "*", "a b"]
+    "word", ["日本語", "мир", "straße", "नमस्ते", "x86", "c++", "o'neil", 'say"', "AND", "NEAR", "*", "a b", "a\0b"]
 )
 def test_any_term_is_found_as_it_was_given(store: Store, word: str) -> None:
     vector = ENCODER.encode(["v"])[0]
@@ -183,11 +183,24 @@ def test_a_vector_that_is_not_finite_is_refused(store: Store, bad: float) -> Non
     assert store.count() == 1
 
 
+def test_a_batch_that_can_not_be_kept_changes_nothing(store: Store) -> None:
+    watermark = store.upsert([entry("a", "river")])
+    broken = IndexEntry(Document("c", "x"), ENCODER.encode(["x"])[0], ["\ud800"])
+    with pytest.raises(UnicodeEncodeError):
+        store.upsert([entry("a", "replaced"), entry("b", "lake"), broken])
+    assert (list(store.ids()), store.upsert([])) == (["a"], watermark)
+    assert found(store, asked("river")) == found(store, asked("river", dense=False)) == ["a"]
+    assert store.upsert([entry("b", "lake")]) == watermark + 1
+    assert sorted(found(store, asked("river lake", words=False))) == ["a", "b"]
+
+
 def test_a_batch_is_answered_as_its_queries_would_be_alone(store: Store) -> None:
-    store.upsert([entry(f"d{n}", f"word{n} word{n + 1} {'even' if n % 2 else 'odd'}") for n in range(150)])
+    store.upsert([entry(f"d{n}", f"word{n} word{n + 1} {'even' if n % 2 else 'odd'}") for n in range(400)])
     requests = [asked(f"word{n} even", 1 + n, dense=n % 3 > 0, words=n % 5 > 0) for n in range(70)]
-    alone = [found(store, request) for request in requests]
-    assert [[hit.id for hit in answer.hits] for answer in store.search(requests)] == alone
+    for request, answer in zip(requests, store.search(requests), strict=True):
+        [alone] = store.search([request])
+        assert [hit.id for hit in answer.hits] == [hit.id for hit in alone.hits]
+        assert [hit.score for hit in answer.hits] == pytest.approx([hit.score for hit in alone.hits], abs=1e-5)
     assert store.search([]) == []
 
 
