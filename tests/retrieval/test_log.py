@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 
 from niruhybrid.errors import ClosedError
-from niruhybrid.retrieval import lexical
 from niruhybrid.retrieval.log import Log, State
 
 
@@ -49,15 +48,3 @@ def test_closing_lets_a_read_end_and_then_releases_the_file(path: Path) -> None:
     with pytest.raises(ClosedError), log.read():
         pass
     assert open_files(path) == []
-
-
-def test_of_a_long_query_the_first_64_distinct_terms_count() -> None:
-    log = Log(None)
-    with log.write() as session:
-        lexical.ensure(session)
-        lexical.add(session, [1, 2], ["t63", "t64"])
-        terms = [f"t{n}" for n in range(65)]
-        assert lexical.search(session, terms + terms, 10).keys() == {1}
-        assert lexical.search(session, ["t0", *terms[1:], "t64"], 10).keys() == {1}
-        assert lexical.search(session, ["t1"] * 100 + ["t64"], 10).keys() == {2}
-    log.close()

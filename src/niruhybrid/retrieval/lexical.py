@@ -10,8 +10,8 @@ from niruhybrid.retrieval.log import Session
 
 __all__ = ("add", "ensure", "joined", "remove", "search")
 
-MAX_QUERY_TERMS = 64
-"""Distinct terms of one query that count, the first ones; what a query costs grows with each."""
+MAX_QUERY_TERMS = 128
+"""Terms of one query that count, the first ones; what a query costs grows with each."""
 
 _CREATE = """
 CREATE VIRTUAL TABLE lexical USING fts5(
@@ -49,7 +49,7 @@ def search(session: Session, terms: Sequence[str], limit: int) -> dict[int, floa
 
     Args:
         session: the state to search.
-        terms: analysed terms; the first 64 distinct ones count, each once.
+        terms: analysed terms; the first 128 count, each as often as it is there.
         limit: rows wanted, at least 1.
 
     Returns:
@@ -68,6 +68,5 @@ def search(session: Session, terms: Sequence[str], limit: int) -> dict[int, floa
 
 def _match(terms: Sequence[str]) -> str:
     """Return an FTS5 expression that matches any of the terms, or "" for none."""
-    distinct = dict.fromkeys(joined((term,)).replace('"', " ").strip() for term in terms)
-    counted = [term for term in distinct if term][:MAX_QUERY_TERMS]
-    return " OR ".join(f'"{term}"' for term in counted)
+    words = (joined((term,)).replace('"', " ").strip() for term in terms[:MAX_QUERY_TERMS])
+    return " OR ".join(f'"{word}"' for word in words if word)
