@@ -128,7 +128,9 @@ class EmbeddedStore:
         """
         with self._pinned() as (session, index):
             near = _dense(index, requests, session.state.dimension)
-            return [self._answer(session, request, found) for request, found in zip(requests, near, strict=True)]
+            return [
+                self._answer(session, request, found, len(index)) for request, found in zip(requests, near, strict=True)
+            ]
 
     def count(self) -> int:
         """Return how many documents there are."""
@@ -188,8 +190,10 @@ class EmbeddedStore:
         self._indexes = (index, index.changed(after.watermark, remove=removed, rows=rows, vectors=vectors))
         session.advance(after)
 
-    def _answer(self, session: Session, request: SearchRequest, near: dict[int, float]) -> SearchResponse:
-        worded = lexical.search(session, request.terms, _depth(request))
+    def _answer(
+        self, session: Session, request: SearchRequest, near: dict[int, float], documents: int
+    ) -> SearchResponse:
+        worded = lexical.search(session, request.terms, _depth(request), documents)
         fused = fusion.convex(near, worded, self._config.dense_weight)
         best = fusion.ranked(fused.items())[: request.top_k]
         hits = (_hit(session.record(row), rank, score) for rank, (row, score) in enumerate(best, start=1))
