@@ -1,0 +1,262 @@
+"""What every store promises. A new store joins by one more line in `STORES`."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from niruhybrid.errors import ClosedError, InvalidVectorError
+from niruhybrid.ports import Store
+from niruhybrid.retrieval.store import EmbeddedStore
+from niruhybrid.testing import HashEncoder
+from niruhybrid.types import Document, IndexEntry, SearchRequest
+
+STORES: dict[str, Callable[[Path], Store]] = {
+    "memory": lambda _: EmbeddedStore(),
+    "file": lambda folder: EmbeddedStore(folder / "store.niru"),
+}
+
+ENCODER = HashEncoder(dimension=32)
+
+
+def entry(name: str, text: str, **more: object) -> IndexEntry:
+    document = Document(name, text, **more)  # type: ignore[arg-type]  # passed on as given
+    return IndexEntry(document, ENCODER.encode([text])[0], ENCODER.terms(f"{document.title} {text}"))
+
+
+def asked(text: str, top_k: int = 5, *, dense: bool = True, words: bool = True) -> SearchRequest:
+    vector = ENCODER.encode([text])[0] if dense else None
+    return SearchRequest(vector, ENCODER.terms(text) if words else [], top_k)
+
+
+def found(store: Store, request: SearchRequest) -> list[str]:
+    return [hit.id for hit in store.search([request])[0].hits]
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    made = STORES[request.param](tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_new_store_is_empty(store: Store) -> None:
+    assert store.count() == 0
+    assert list(store.ids()) == []
+    assert store.get(["a"]) == [None]
+    assert store.delete(["a"]) == (0, 0)
+    [answer] = store.search([asked("anything")])
+    assert (answer.hits, answer.watermark) == ((), 0)
+
+
+def test_an_entry_is_found_as_soon_as_it_is_acknowledged(store: Store) -> None:
+    watermark = store.upsert([entry("a", "river delta"), entry("b", "mountain pass")])
+    [answer] = store.search([asked("river delta")])
+    assert answer.watermark == watermark
+    assert [hit.id for hit in answer.hits] == ["a", "b"]
+
+
+def test_a_hit_carries_all_of_its_document(store: Store) -> None:
+    text, metadata = "naïve “text” \0 日本\n", {"page": 3, "tags": ["x", None], "deep": {"ü": 1.5}}
+    store.upsert([entry("ид-1", text, title="Títle", metadata=metadata)])
+    [hit] = store.search([asked("text", 1)])[0].hits
+    assert (hit.id, hit.rank, hit.text, hit.title, hit.metadata) == ("ид-1", 1, text, "Títle", metadata)
+    assert 0.0 <= hit.score <= 1.0
+
+
+def test_ranks_count_from_one_and_scores_descend(store: Store) -> None:
+    store.upsert([entry(f"d{n}", f"alpha beta {n} {'gamma ' * n}") for n in range(20)])
+    hits = store.search([asked("gamma alpha", 10)])[0].hits
+    assert [hit.rank for hit in hits] == list(range(1, 11))
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def test_words_alone_find_only_what_has_them(store: Store) -> None:
+    store.upsert([entry("a", "zebra crossing"), entry("b", "level crossing"), entry("c", "harbour")])
+    assert found(store, asked("zebra crossing", dense=False)) == ["a", "b"]
+    assert found(store, asked("unknown", dense=False)) == []
+
+
+def test_meaning_alone_finds_the_nearest(store: Store) -> None:
+    store.upsert([entry(f"d{n}", f"word{n}") for n in range(30)])
+    assert found(store, asked("word7", 1, words=False)) == ["d7"]
+
+
+def test_a_title_is_searched_by_words(store: Store) -> None:
+    store.upsert([entry("a", "plain", title="Zanzibar"), entry("b", "plain")])
+    assert found(store, asked("zanzibar", dense=False)) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "word", ["日本語", "мир", "straße", "नमस्ते", "x86", "c++", "o'neil", 'say"', "AND", "NEAR", "*", "a b", "a\0b"]
+)
+def test_any_term_is_found_as_it_was_given(store: Store, word: str) -> None:
+    vector = ENCODER.encode(["v"])[0]
+    store.upsert([IndexEntry(Document("a", "text"), vector, [word]), IndexEntry(Document("b", "text"), vector, ["q"])])
+    assert found(store, SearchRequest(None, [word])) == ["a"]
+
+
+def test_a_query_of_thousands_of_terms_is_answered(store: Store) -> None:
+    store.upsert([entry("a", "first words"), entry("b", "nothing")])
+    terms = ["first", *(f"t{n}" for n in range(5000))]
+    assert [hit.id for hit in store.search([SearchRequest(None, terms)])[0].hits] == ["a"]
+
+
+def test_a_replaced_document_is_gone_from_both_halves(store: Store) -> None:
+    store.upsert([entry("a", "old wording"), entry("b", "other")])
+    store.upsert([entry("a", "new phrase", title="T", metadata={"v": 2})])
+    assert store.count() == 2
+    assert found(store, asked("old wording", dense=False)) == []
+    assert found(store, asked("new phrase", dense=False)) == ["a"]
+    hits = store.search([asked("old wording", words=False)])[0].hits
+    assert sorted(hit.text for hit in hits) == ["new phrase", "other"]
+
+
+def test_the_last_of_a_batch_wins(store: Store) -> None:
+    store.upsert([entry("a", "first"), entry("b", "middle"), entry("a", "second")])
+    assert store.count() == 2
+    assert found(store, asked("first", dense=False)) == []
+    assert found(store, asked("second", dense=False)) == ["a"]
+
+
+def test_a_deleted_document_is_gone_from_both_halves(store: Store) -> None:
+    before = store.upsert([entry("a", "river"), entry("b", "lake")])
+    assert store.delete(["a", "unknown", "a"]) == (1, before + 1)
+    assert found(store, asked("river")) == ["b"]
+    assert found(store, asked("river", dense=False)) == []
+    assert store.get(["a"]) == [None]
+    assert list(store.ids()) == ["b"]
+    store.delete(["b"])
+    assert (store.count(), found(store, asked("lake"))) == (0, [])
+
+
+def test_get_returns_documents_in_the_order_asked(store: Store) -> None:
+    kept = [Document("a", "one", title="A", metadata={"n": 1}), Document("b", "two")]
+    store.upsert([IndexEntry(document, ENCODER.encode([document.text])[0], []) for document in kept])
+    assert store.get(["b", "missing", "a", "b"]) == [kept[1], None, kept[0], kept[1]]
+
+
+def test_a_document_without_text_comes_back_with_its_vector(store: Store) -> None:
+    vector = ENCODER.encode(["v"])[0]
+    store.upsert([IndexEntry(Document("a", "", embedding=vector), vector, [])])
+    [document] = store.get(["a"])
+    assert document is not None
+    assert document.embedding is not None
+    np.testing.assert_allclose(document.embedding, vector, atol=1e-6)
+
+
+def test_each_change_has_its_watermark(store: Store) -> None:
+    seen = [store.upsert([entry("a", "x")]), store.upsert([entry("b", "y"), entry("c", "z")]), store.delete(["a"])[1]]
+    assert seen == sorted(set(seen))
+    assert store.delete(["a"]) == (0, seen[-1])
+    assert store.upsert([]) == seen[-1]
+    assert store.search([asked("x")])[0].watermark == seen[-1]
+
+
+def test_the_first_vector_sets_the_dimension(store: Store) -> None:
+    store.upsert([entry("a", "x")])
+    odd = np.ones(3, np.float32)
+    with pytest.raises(InvalidVectorError, match=r"\(3,\).* 32"):
+        store.upsert([entry("b", "y"), IndexEntry(Document("c", "z"), odd, [])])
+    with pytest.raises(InvalidVectorError, match=r"\(3,\).* 32"):
+        store.search([SearchRequest(odd, [])])
+    assert list(store.ids()) == ["a"]
+
+
+def test_vectors_of_one_batch_must_agree(store: Store) -> None:
+    with pytest.raises(InvalidVectorError):
+        store.upsert([entry("a", "x"), IndexEntry(Document("c", "z"), np.ones(3, np.float32), [])])
+    assert store.count() == 0
+    store.upsert([IndexEntry(Document("c", "z"), np.ones(3, np.float32), [])])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_vector_that_is_not_finite_is_refused(store: Store, bad: float) -> None:
+    store.upsert([entry("a", "x")])
+    vector = np.full(32, bad, np.float32)
+    with pytest.raises(InvalidVectorError, match="finite"):
+        store.upsert([IndexEntry(Document("b", "y"), vector, [])])
+    with pytest.raises(InvalidVectorError, match="finite"):
+        store.search([SearchRequest(vector, [])])
+    assert store.count() == 1
+
+
+def test_a_batch_that_can_not_be_kept_changes_nothing(store: Store) -> None:
+    watermark = store.upsert([entry("a", "river")])
+    broken = IndexEntry(Document("c", "x"), ENCODER.encode(["x"])[0], ["\ud800"])
+    with pytest.raises(UnicodeEncodeError):
+        store.upsert([entry("a", "replaced"), entry("b", "lake"), broken])
+    assert (list(store.ids()), store.upsert([])) == (["a"], watermark)
+    assert found(store, asked("river")) == found(store, asked("river", dense=False)) == ["a"]
+    assert store.upsert([entry("b", "lake")]) == watermark + 1
+    assert sorted(found(store, asked("river lake", words=False))) == ["a", "b"]
+
+
+def test_a_batch_is_answered_as_its_queries_would_be_alone(store: Store) -> None:
+    store.upsert([entry(f"d{n}", f"word{n} word{n + 1} {'even' if n % 2 else 'odd'}") for n in range(400)])
+    requests = [asked(f"word{n} even", 1 + n, dense=n % 3 > 0, words=n % 5 > 0) for n in range(70)]
+    for request, answer in zip(requests, store.search(requests), strict=True):
+        [alone] = store.search([request])
+        assert [hit.id for hit in answer.hits] == [hit.id for hit in alone.hits]
+        assert [hit.score for hit in answer.hits] == pytest.approx([hit.score for hit in alone.hits], abs=1e-5)
+    assert store.search([]) == []
+
+
+def test_the_widest_search_returns_every_document(store: Store) -> None:
+    store.upsert([entry(f"d{n}", f"word{n}") for n in range(1001)])
+    assert len(set(found(store, asked("word1", 1000)))) == 1000
+
+
+def test_a_closed_store_refuses_everything(store: Store) -> None:
+    store.close()
+    store.close()
+    calls: list[Callable[[], object]] = [
+        lambda: store.upsert([entry("a", "x")]),
+        lambda: store.delete(["a"]),
+        lambda: store.get(["a"]),
+        lambda: store.search([asked("x")]),
+        store.count,
+        lambda: list(store.ids()),
+    ]
+    for call in calls:
+        with pytest.raises(ClosedError):
+            call()
+
+
+@pytest.mark.slow
+def test_searches_stay_consistent_while_documents_change(store: Store) -> None:
+    """Each state has 20 documents of one generation: no search may see two generations, a gap, or go back in time."""
+    names = [f"d{n}" for n in range(20)]
+    store.upsert([entry(name, f"generation 0 {name}") for name in names])
+    done, wrong = threading.Event(), list[str]()
+    begun = threading.Barrier(4)
+
+    def search() -> None:
+        last = 0
+        begun.wait()
+        while not done.is_set():
+            try:
+                answers = store.search([asked("generation d3", 50), asked("generation", 50, dense=False)])
+            except Exception as err:  # noqa: BLE001  # any error is what this test looks for
+                wrong.append(repr(err))
+                return
+            seen = {(hit.text.split()[1], answer.watermark) for answer in answers for hit in answer.hits}
+            full = all(sorted(hit.id for hit in answer.hits) == sorted(names) for answer in answers)
+            if len(seen) != 1 or not full or answers[0].watermark < last:
+                wrong.append(f"{seen} {full} after {last}")
+                return
+            last = answers[0].watermark
+
+    threads = [threading.Thread(target=search) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    begun.wait()
+    for generation in range(1, 60):
+        watermark = store.upsert([entry(name, f"generation {generation} {name}") for name in names])
+        assert store.search([asked("generation")])[0].watermark >= watermark
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

@@ -1,0 +1,316 @@
+"""What the store does when the file, the disk or the process fails it."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from niruhybrid.config import StoreConfig
+from niruhybrid.errors import (
+    StoreCorruptError,
+    StoreError,
+    StoreFullError,
+    StoreLockedError,
+    StoreVersionError,
+)
+from niruhybrid.retrieval.store import EmbeddedStore
+from niruhybrid.testing import HashEncoder
+from niruhybrid.types import Document, IndexEntry, SearchRequest
+
+ENCODER = HashEncoder(dimension=16)
+
+
+def entry(name: str, text: str) -> IndexEntry:
+    return IndexEntry(Document(name, text), ENCODER.encode([text])[0], ENCODER.terms(text))
+
+
+def by_words(store: EmbeddedStore, text: str) -> list[str]:
+    return [hit.id for hit in store.search([SearchRequest(None, ENCODER.terms(text), 1000)])[0].hits]
+
+
+def by_meaning(store: EmbeddedStore, text: str) -> list[str]:
+    return [hit.id for hit in store.search([SearchRequest(ENCODER.encode([text])[0], [], 1000)])[0].hits]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.niru"
+
+
+@pytest.fixture
+def filled(path: Path) -> Path:
+    with EmbeddedStore(path) as store:
+        store.upsert([entry(f"d{n}", f"word{n} common {'filler ' * 40}") for n in range(200)])
+    return path
+
+
+@pytest.mark.parametrize("durability", ["process", "power"])
+def test_a_reopened_store_is_as_it_was(path: Path, durability: str) -> None:
+    config = StoreConfig(path=str(path), durability=durability)  # type: ignore[arg-type]  # from parametrize
+    with EmbeddedStore(config=config) as store:
+        store.upsert([entry("a", "river"), entry("b", "lake")])
+        _, watermark = store.delete(["a"])
+    with EmbeddedStore(path, config=config) as store:
+        assert (store.count(), store.upsert([])) == (1, watermark)
+        assert by_words(store, "river lake") == by_meaning(store, "river lake") == ["b"]
+        assert store.upsert([entry("c", "sea")]) == watermark + 1
+
+
+def test_a_lexical_index_that_is_gone_is_built_again(filled: Path) -> None:
+    raw = apsw.Connection(str(filled))
+    raw.execute("DROP TABLE lexical")
+    raw.close()
+    with EmbeddedStore(filled) as store:
+        assert by_words(store, "word7") == ["d7"]
+        assert len(by_words(store, "common")) == 200
+
+
+def test_an_open_store_can_not_be_opened_again(path: Path) -> None:
+    with EmbeddedStore(path), pytest.raises(StoreLockedError, match="open already"):
+        EmbeddedStore(path)
+    EmbeddedStore(path).close()
+
+
+@pytest.mark.slow
+def test_a_file_that_another_program_writes_to_is_reported(filled: Path) -> None:
+    with EmbeddedStore(filled) as store:
+        other = apsw.Connection(str(filled))
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreLockedError, match="another program"):
+            store.upsert([entry("new", "x")])
+        other.close()
+        store.upsert([entry("new", "x")])
+
+
+def overwrite(path: Path, start: int, size: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(b"\xa5" * size)
+
+
+def test_a_damaged_header_is_reported(filled: Path) -> None:
+    overwrite(filled, 0, 100)
+    with pytest.raises(StoreCorruptError, match="damaged"):
+        EmbeddedStore(filled)
+
+
+def test_damaged_pages_are_reported(filled: Path) -> None:
+    overwrite(filled, 4096, filled.stat().st_size - 4096)
+    with pytest.raises(StoreCorruptError, match="damaged"):
+        EmbeddedStore(filled)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.95])
+def test_a_truncated_file_is_reported(filled: Path, share: float) -> None:
+    os.truncate(filled, int(filled.stat().st_size * share))
+    with pytest.raises(StoreCorruptError, match="damaged"):
+        EmbeddedStore(filled)
+
+
+@pytest.mark.parametrize("damage", ["DELETE FROM vectors WHERE row = 7", "UPDATE vectors SET vector = x'00'"])
+def test_missing_vectors_are_reported(filled: Path, damage: str) -> None:
+    with sqlite3.connect(filled) as raw:
+        raw.execute(damage)
+    raw.close()
+    with pytest.raises(StoreCorruptError, match="200 documents"):
+        EmbeddedStore(filled)
+
+
+def test_a_text_file_is_not_a_store(path: Path) -> None:
+    path.write_text("no database\n" * 100)
+    with pytest.raises(StoreCorruptError):
+        EmbeddedStore(path)
+    assert path.read_text() == "no database\n" * 100
+
+
+def test_a_database_of_another_program_is_left_alone(path: Path) -> None:
+    with sqlite3.connect(path) as raw:
+        raw.execute("CREATE TABLE mine (x)")
+    raw.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreCorruptError, match="another kind"):
+        EmbeddedStore(path)
+    assert path.read_bytes() == before
+
+
+def test_a_newer_format_is_refused(filled: Path) -> None:
+    with sqlite3.connect(filled) as raw:
+        raw.execute("PRAGMA user_version = 99")
+    raw.close()
+    with pytest.raises(StoreVersionError, match="99"):
+        EmbeddedStore(filled)
+
+
+def test_a_path_that_can_not_be_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="make the folder"):
+        EmbeddedStore(tmp_path / "missing" / "store")
+    with pytest.raises(StoreError, match="can't be"):
+        EmbeddedStore(tmp_path)
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """Let every database grow to 100 pages only."""
+
+    def limit(connection: apsw.Connection) -> None:
+        connection.pragma("max_page_count", 100)
+
+    apsw.connection_hooks.append(limit)
+    yield
+    apsw.connection_hooks.remove(limit)
+
+
+@pytest.mark.usefixtures("small_disk")
+@pytest.mark.parametrize("where", ["file", "memory"])
+def test_a_full_disk_leaves_the_old_state(path: Path, where: str) -> None:
+    with EmbeddedStore(path if where == "file" else None) as store:
+        watermark = store.upsert([entry("a", "river"), entry("b", "lake")])
+        with pytest.raises(StoreFullError, match="free some disk space"):
+            store.upsert([entry("a", "replaced"), *(entry(f"big{n}", f"river {n} " * 100) for n in range(500))])
+        assert (store.count(), store.upsert([])) == (2, watermark)
+        assert by_words(store, "river") == ["a"]
+        assert sorted(by_meaning(store, "river")) == ["a", "b"]
+        assert store.upsert([entry("c", "sea")]) == watermark + 1
+        assert sorted(by_meaning(store, "river")) == ["a", "b", "c"]
+
+
+def run(code: str, *args: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    program = [*before, sys.executable, "-c", textwrap.dedent(code), *args]
+    return subprocess.run(program, capture_output=True, text=True, check=False, timeout=50)  # noqa: S603  # our own code
+
+
+@pytest.mark.integration
+def test_a_second_process_is_told_that_the_store_is_open(path: Path) -> None:
+    code = """
+        import sys
+        from niruhybrid.errors import StoreLockedError
+        from niruhybrid.retrieval.store import EmbeddedStore
+        try:
+            EmbeddedStore(sys.argv[1])
+        except StoreLockedError as err:
+            print(err)
+    """
+    with EmbeddedStore(path):
+        assert "open already" in run(code, str(path)).stdout
+
+
+READ_ONLY = """
+    import os, sys
+    import numpy as np
+    from niruhybrid.errors import StoreReadOnlyError
+    from niruhybrid.retrieval.store import EmbeddedStore
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    try:
+        EmbeddedStore(sys.argv[1])
+    except StoreReadOnlyError as err:
+        print("refused:", err)
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("left", ["nothing", "the file", "the file and its claim"])
+def test_a_read_only_folder_is_reported(path: Path, left: str) -> None:
+    folder = Path("/tmp") / f"niru-read-only-{os.getpid()}"  # noqa: S108  # pytest's own folders are closed to others
+    folder.mkdir()
+    try:
+        target = folder / path.name
+        if left != "nothing":
+            EmbeddedStore(target).close()
+            target.chmod(0o444)
+        beside = folder / (path.name + ".lock")
+        if left == "the file":
+            beside.unlink()
+        elif left == "the file and its claim":
+            beside.chmod(0o666)
+        folder.chmod(0o555)
+        result = run(READ_ONLY, str(target))
+        assert "refused: store" in result.stdout, result.stderr
+    finally:
+        folder.chmod(0o755)
+        shutil.rmtree(folder)
+
+
+FULL_DISK = """
+    import subprocess, sys
+    import numpy as np
+    from niruhybrid.errors import StoreFullError
+    from niruhybrid.retrieval.store import EmbeddedStore
+    from niruhybrid.types import Document, IndexEntry
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "none", sys.argv[1]], check=True)
+    vector = np.ones(16, np.float32)
+    store, kept = EmbeddedStore(sys.argv[1] + "/store"), 0
+    try:
+        while True:
+            store.upsert([IndexEntry(Document(f"d{kept}", "x" * 5000), vector, ["x", f"t{kept}"])])
+            kept += 1
+    except StoreFullError:
+        assert store.count() == kept > 5, kept
+    store.close()
+    store = EmbeddedStore(sys.argv[1] + "/store")
+    assert store.count() == kept, (store.count(), kept)
+    print("kept")
+"""
+
+
+@pytest.mark.integration
+def test_a_file_system_without_room_keeps_what_was_acknowledged(tmp_path: Path) -> None:
+    apart = ("unshare", "--user", "--map-root-user", "--mount")
+    if not shutil.which("unshare") or run("", before=apart).returncode:
+        pytest.skip("needs a mount namespace of its own")
+    result = run(FULL_DISK, str(tmp_path), before=apart)
+    assert result.stdout == "kept\n", result.stderr
+
+
+WRITER = """
+    import sys
+    from niruhybrid.retrieval.store import EmbeddedStore
+    from niruhybrid.testing import HashEncoder
+    from niruhybrid.types import Document, IndexEntry
+    encoder, first = HashEncoder(dimension=16), int(sys.argv[2])
+    store = EmbeddedStore(sys.argv[1])
+    for batch in range(first, first + 100_000):
+        names = [f"d{batch}-{n}" for n in range(5)]
+        texts = [f"batch{batch} text{n}" for n in range(5)]
+        made = zip(names, texts, encoder.encode(texts), strict=True)
+        store.upsert([IndexEntry(Document(i, t), v, encoder.terms(t)) for i, t, v in made])
+        removed = batch % 3 == 0 and store.delete([f"d{batch}-0"])
+        print(batch, flush=True)
+"""
+
+
+@pytest.mark.integration
+def test_what_was_acknowledged_survives_kill_9(path: Path) -> None:
+    acknowledged = -1
+    for round_ in range(5):
+        first = acknowledged + 1_000
+        program = [sys.executable, "-c", textwrap.dedent(WRITER), str(path), str(first)]
+        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as writer:  # noqa: S603  # our own code
+            assert writer.stdout is not None
+            for line in writer.stdout:
+                if int(line) >= first + 10 + 37 * round_:
+                    break
+            writer.send_signal(signal.SIGKILL)
+            acknowledged = max([int(line), *(int(rest) for rest in writer.stdout if rest.endswith("\n"))])
+        check(path, first, acknowledged)
+
+
+def check(path: Path, first: int, acknowledged: int) -> None:
+    with EmbeddedStore(path) as store:
+        ids = set(store.ids())
+        for batch in range(first, acknowledged + 1):
+            expected = {f"d{batch}-{n}" for n in range(batch % 3 == 0, 5)}
+            assert {f"d{batch}-{n}" for n in range(5)} & ids == expected
+            assert set(by_words(store, f"batch{batch}")) == expected
+        unacknowledged = {f"d{acknowledged + 1}-{n}" for n in range(5)} & ids
+        assert len(unacknowledged) in {0, 4, 5}
+        assert store.count() == len(ids) == len(set(store.ids()))
+        assert set(by_meaning(store, "text1")) <= ids
