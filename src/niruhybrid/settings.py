@@ -5,6 +5,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -12,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from niruhybrid.config import ServerConfig, StoreConfig, StreamingConfig
 from niruhybrid.errors import InvalidSettingError
 
-__all__ = ("Settings", "cache_directory", "load_settings")
+__all__ = ("Settings", "cache_directory", "library_version", "load_settings")
 
 _SECTIONS = {"streaming": StreamingConfig, "store": StoreConfig, "server": ServerConfig}
 _PREFIX = "NIRU_"
@@ -68,6 +69,14 @@ def cache_directory(environ: Mapping[str, str] | None = None) -> Path:
     """Return where files may be kept that can be made again: `$XDG_CACHE_HOME/niruhybrid`, by default in `~/.cache`."""
     base = (os.environ if environ is None else environ).get("XDG_CACHE_HOME", "")
     return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "niruhybrid"
+
+
+def library_version() -> str:
+    """Return the version of this library; `0+source` where it runs from a source tree that was never installed."""
+    try:
+        return version("niruhybrid")
+    except PackageNotFoundError:
+        return "0+source"
 
 
 def _build(values: Values) -> Settings:

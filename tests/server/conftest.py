@@ -76,7 +76,9 @@ class Server:
 
     def start(self, *, wait: bool) -> None:
         self._thread.start()
-        assert not wait or self.opened.wait(10)
+        if wait:
+            assert self.opened.wait(10)
+            assert self.failure is None
 
     def stop(self) -> None:
         if not self._loop.is_closed():

@@ -385,7 +385,8 @@ def test_a_failed_start_ends_the_server_with_its_cause(serving: Callable[..., An
     def fails() -> Pipeline:
         raise StoreError("the store is gone: look")
 
-    server = serving(fails)
+    server = serving(fails, wait=False)
+    assert server.opened.wait(10)
     server.stop()
     assert isinstance(server.failure, StoreError)
 

@@ -3,7 +3,6 @@
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -15,6 +14,7 @@ from niruhybrid.pipeline import Pipeline
 from niruhybrid.server import problems, schemas
 from niruhybrid.server.gate import Gate
 from niruhybrid.server.routes import router
+from niruhybrid.settings import library_version
 
 __all__ = ("create_app",)
 
@@ -45,7 +45,7 @@ def create_app(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]], config: S
 
     app = FastAPI(
         title="NiruHybrid",
-        version=version("niruhybrid"),
+        version=library_version(),
         description=_DESCRIPTION,
         lifespan=lifespan,
         openapi_url=None,

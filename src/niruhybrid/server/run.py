@@ -64,10 +64,10 @@ async def serve(
     Raises:
         NiruError: the pipeline could not be opened.
     """
-    app = create_app(open_pipeline, config)
-    gate: Gate = app.state.gate
-    server = _Server(_server_config(app))
     with listener:
+        app = create_app(open_pipeline, config)
+        gate: Gate = app.state.gate
+        server = _Server(_server_config(app))
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         beside = asyncio.ensure_future(_beside(gate, when_ready))
         beside.add_done_callback(lambda done: stopping.set() if done.cancelled() or done.exception() else None)
