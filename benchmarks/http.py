@@ -37,6 +37,7 @@ class Sample:
 
     @property
     def other(self) -> float:
+        """What was neither encoding nor search."""
         return self.last - self.timings["encode"] - self.timings["search"]
 
 
@@ -90,6 +91,7 @@ class Client:
         self._writer = writer
 
     async def ask(self, question: str) -> Sample:
+        """Ask one question and read its answer to the end."""
         body = json.dumps({"query": question, "top_k": 5}).encode()
         head = (
             f"POST /stream/query HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
@@ -119,8 +121,7 @@ async def measure(port: int, questions: list[str], clients: int, answers: int) -
     async def one() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         client = Client(reader, writer)
-        for question in waiting:
-            samples.append(await client.ask(question))
+        samples.extend([await client.ask(question) for question in waiting])
         writer.close()
 
     began = time.perf_counter()

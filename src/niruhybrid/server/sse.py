@@ -159,8 +159,8 @@ class EventStreamResponse(Response):
             await self._events.aclose()
 
     async def _room(self) -> None:
-        """Wait until the first event has left, later until less than `READ_AHEAD` waits."""
-        if self._number == 1 or self._waiting >= READ_AHEAD:
+        """Wait while `READ_AHEAD` bytes wait. Until then an answer that never waits itself leaves in one write."""
+        if self._waiting >= READ_AHEAD:
             self._taken.clear()
             await self._taken.wait()
 
