@@ -1,0 +1,337 @@
+"""The composition root: ready parts, or settings, become a running pipeline."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from niruhybrid.config import StoreConfig, StreamingConfig
+from niruhybrid.errors import ClosedError, DeadlineExceededError, GenerationError, NiruError
+from niruhybrid.ports import Encoder, Generator, Store
+from niruhybrid.settings import Settings
+from niruhybrid.streaming.stream_processor import AsyncStreamProcessor
+from niruhybrid.types import DataResult, Document, Query, QueryResult, StreamEvent, Token
+
+__all__ = ("Pipeline", "PipelineStats", "Readiness")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether queries are taken.
+
+    Attributes:
+        ready: yes or no.
+        reasons: what is missing; empty when ready.
+    """
+
+    ready: bool
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineStats:
+    """A pipeline's counters at one instant.
+
+    Attributes:
+        documents: documents in the store.
+        answers: answers since the start, by how they ended: `done`, `error`, or `cancelled` by who asked.
+        open_answers: answers under way.
+        processor: the stream processor's own counters.
+    """
+
+    documents: int
+    answers: Mapping[str, int]
+    open_answers: int
+    processor: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready values."""
+        return {
+            "documents": self.documents,
+            "answers": dict(self.answers),
+            "open_answers": self.open_answers,
+            "processor": dict(self.processor),
+        }
+
+
+class Pipeline:
+    """Two streams in, answers out: encodes, stores, searches and generates.
+
+    It owns its parts: closing it closes the store.
+
+    Example:
+        async with await Pipeline.open() as pipeline:
+            async for event in pipeline.stream(Query("q1", "what is a context manager?")):
+                print(event)
+
+    Args:
+        encoder: turns texts into vectors; gives the lexical terms too, if it is a `TermEncoder`.
+        store: keeps and finds documents.
+        generator: writes answers from hits.
+        streaming: how items are batched and given up on.
+    """
+
+    def __init__(
+        self, encoder: Encoder, store: Store, generator: Generator, *, streaming: StreamingConfig | None = None
+    ) -> None:
+        self._streaming = streaming or StreamingConfig()
+        self._store = store
+        self._generator = generator
+        self._processor = AsyncStreamProcessor(encoder, store=store, config=self._streaming)
+        self._answers = {"done": 0, "error": 0, "cancelled": 0}
+        self._open_answers = 0
+        self._closing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        settings: Settings | None = None,
+        *,
+        encoder: Encoder | None = None,
+        store: Store | None = None,
+        generator: Generator | None = None,
+    ) -> Self:
+        """Return a running pipeline; parts that are not given are made from `settings`, off the event loop.
+
+        Raises:
+            ModelError: the model can't be loaded.
+            StoreError: the store can't be opened.
+        """
+        settings = settings or Settings()
+        opening = asyncio.ensure_future(asyncio.to_thread(_open_parts, settings, encoder, store, generator))
+        try:
+            parts = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_unused)
+            raise
+        return cls(*parts, streaming=settings.streaming)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def stream(self, query: Query) -> AsyncGenerator[StreamEvent, None]:
+        """Yield the answer's events: `sources` first and once, any number of `token`, then one `done` or `error`.
+
+        Whatever goes wrong before `sources` is raised; after it, it is the `error` event, and `partial` in it says
+        whether part of the answer was given. Closing the iterator stops the generation at once. `timeout` of the
+        query bounds the answer as a whole; without it `processing_timeout` bounds the search, and the wait for each
+        token.
+
+        Raises:
+            OverloadedError: refused, nothing was done.
+            DeadlineExceededError: the search was not done in time.
+            EncoderError: the query can't be encoded.
+            StoreError: the store can't be searched.
+            ClosedError: the pipeline has been closed.
+        """
+        self._refuse_when_closed()
+        began = time.monotonic()
+        ending = "cancelled"
+        self._open_answers += 1
+        try:
+            try:
+                result = await self._processor.submit_query(query)
+            except Exception:
+                ending = "error"
+                raise
+            yield StreamEvent("sources", _sources(query, result))
+            answer = _Answer(self._generator, query, result, self._limits(query, began))
+            try:
+                async for token in answer.tokens():
+                    yield StreamEvent(
+                        "token", {"text": token.text} | ({"source": token.source} if token.source else {})
+                    )
+            except Exception as err:  # noqa: BLE001  # whatever a generator raises, its answer ends with a true event
+                last = StreamEvent("error", answer.error(err))
+            else:
+                last = StreamEvent("done", answer.done(began))
+            ending = last.event
+            yield last
+        finally:
+            self._open_answers -= 1
+            self._answers[ending] += 1
+
+    def ingest(self, items: AsyncIterable[Any] | Iterable[Any], *, ordered: bool = True) -> AsyncIterator[DataResult]:
+        """Encode and store `items`, yielding one result each; a result without `error` is searchable and durable.
+
+        Args:
+            items: strings, mappings or `Document`s, read no further ahead than the bounds.
+            ordered: yield in the items' order, else as they complete.
+
+        Raises:
+            ClosedError: the pipeline has been closed.
+        """
+        self._refuse_when_closed()
+        return self._processor.process_data_stream(items, ordered=ordered)
+
+    async def get(self, ids: Sequence[str]) -> list[Document | None]:
+        """Return the stored documents of these ids, in their order, None for each unknown one."""
+        self._refuse_when_closed()
+        return await asyncio.to_thread(self._store.get, ids)
+
+    async def delete(self, ids: Sequence[str]) -> tuple[int, int]:
+        """Remove documents and return how many there were, and the watermark.
+
+        Raises:
+            StoreError: nothing was removed.
+        """
+        self._refuse_when_closed()
+        return await asyncio.to_thread(self._store.delete, ids)
+
+    async def stats(self) -> PipelineStats:
+        """Return the counters at this instant."""
+        self._refuse_when_closed()
+        documents = await asyncio.to_thread(self._store.count)
+        return PipelineStats(documents, dict(self._answers), self._open_answers, self._processor.stats().to_dict())
+
+    def ready(self) -> Readiness:
+        """Say whether queries are taken and, if not, why."""
+        return Readiness(ready=True) if self._closing is None else Readiness(ready=False, reasons=("closed",))
+
+    async def aclose(self) -> None:
+        """Finish or fail what is under way and release every part; a second call waits for the first."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        try:
+            await self._processor.aclose()
+        finally:
+            await asyncio.to_thread(self._store.close)
+
+    def _refuse_when_closed(self) -> None:
+        if self._closing is not None:
+            raise ClosedError("the pipeline is closed: open a new one")
+
+    def _limits(self, query: Query, began: float) -> "_Limits":
+        if query.timeout is None:
+            return _Limits(None, self._streaming.processing_timeout)
+        return _Limits(began + query.timeout, query.timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """How long an answer may take: until `deadline` (monotonic seconds), or else `silence` seconds for each token."""
+
+    deadline: float | None
+    silence: float
+
+    def remaining(self, now: float) -> float:
+        return self.silence if self.deadline is None else max(0.0, self.deadline - now)
+
+
+class _Answer:
+    """One answer as it is generated: what was sent of it, and how long the generator took."""
+
+    def __init__(self, generator: Generator, query: Query, result: QueryResult, limits: _Limits) -> None:
+        self._generator = generator
+        self._query = query
+        self._result = result
+        self._limits = limits
+        self._partial = False
+        self._seconds = 0.0
+
+    async def tokens(self) -> AsyncGenerator[Token, None]:
+        """Yield the generator's tokens within the limits, and close it whatever happens."""
+        tokens = self._generator.generate(self._query, self._result.hits)
+        try:
+            while (token := await self._next(tokens)) is not None:
+                if token.text:
+                    self._partial = True
+                    yield token
+        finally:
+            close = getattr(tokens, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def _next(self, tokens: AsyncIterator[Token]) -> Token | None:
+        asked = time.monotonic()
+        allowed = self._limits.remaining(asked)
+        limit = asyncio.timeout(allowed)
+        try:
+            async with limit:
+                return await anext(tokens, None)
+        except TimeoutError as err:
+            if not limit.expired():
+                raise
+            raise DeadlineExceededError(
+                f"the answer was not finished in time (last wait {allowed:.3g} s): raise `timeout`"
+            ) from err
+        finally:
+            self._seconds += time.monotonic() - asked
+
+    def done(self, began: float) -> dict[str, Any]:
+        timings = self._result.timings
+        return {
+            "query_id": self._query.id,
+            "finish_reason": "stop",
+            "timings": {
+                "queued": timings.queued,
+                "encode": timings.encode,
+                "search": timings.search,
+                "generate": self._seconds,
+                "total": time.monotonic() - began,
+            },
+        }
+
+    def error(self, cause: Exception) -> dict[str, Any]:
+        if not isinstance(cause, NiruError):
+            logger.error("generation_failed", exc_info=cause)
+            cause = GenerationError("the generator failed: see the log")
+        return {"query_id": self._query.id, "code": cause.code, "detail": str(cause), "partial": self._partial}
+
+
+def _sources(query: Query, result: QueryResult) -> dict[str, Any]:
+    sources = {
+        "query_id": query.id,
+        "hits": [hit.to_dict() for hit in result.hits],
+        "watermark": result.watermark,
+    }
+    return sources | ({"metadata": dict(query.metadata)} if query.metadata else {})
+
+
+Parts = tuple[Encoder, Store, Generator]
+
+
+def _open_parts(settings: Settings, encoder: Encoder | None, store: Store | None, generator: Generator | None) -> Parts:
+    """Make the parts that are missing; blocks for as long as a model takes to load."""
+    store = store or _open_store(settings.store)
+    try:
+        return encoder or _load_encoder(settings.model), store, generator or _default_generator()
+    except BaseException:
+        store.close()
+        raise
+
+
+def _close_unused(opening: asyncio.Future[Parts]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[1].close()
+
+
+def _load_encoder(model: str | None) -> Encoder:
+    from niruhybrid.encoding.hybrid_encoder import HybridEncoder  # noqa: PLC0415  # loads OpenVINO
+
+    return HybridEncoder(model)
+
+
+def _open_store(config: StoreConfig) -> Store:
+    from niruhybrid.retrieval.store import EmbeddedStore  # noqa: PLC0415  # loads SQLite
+
+    return EmbeddedStore(config.path, config=config)
+
+
+def _default_generator() -> Generator:
+    from niruhybrid.generation.extractive import ExtractiveGenerator  # noqa: PLC0415  # only where it is used
+
+    return ExtractiveGenerator()

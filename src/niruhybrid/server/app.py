@@ -1,0 +1,81 @@
+"""The application: a pipeline behind HTTP."""
+
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from niruhybrid.config import ServerConfig
+from niruhybrid.pipeline import Pipeline
+from niruhybrid.server import problems, schemas
+from niruhybrid.server.gate import Gate
+from niruhybrid.server.routes import router
+from niruhybrid.settings import library_version
+
+__all__ = ("create_app",)
+
+_DESCRIPTION = (
+    "Real-time retrieval: every answer is a stream of events, sources first. "
+    "Whatever goes wrong before the first event is a problem response (RFC 9457) with a true status."
+)
+
+
+def create_app(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]], config: ServerConfig | None = None) -> FastAPI:
+    """Return an ASGI application that serves `pipeline`, and closes it at shutdown.
+
+    It listens while the pipeline is still being opened: `/healthz` is then well, the other paths answer 503.
+
+    Args:
+        pipeline: a running pipeline, or a function that opens one.
+        config: what is taken from one client; `host` and `port` are the caller's affair.
+    """
+    gate = Gate(_opener(pipeline), config or ServerConfig())
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        gate.open()
+        try:
+            yield
+        finally:
+            await gate.aclose()
+
+    app = FastAPI(
+        title="NiruHybrid",
+        version=library_version(),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: _http_problem, Exception: _fault},
+    )
+    app.state.gate = gate
+    app.include_router(router(gate, functools.cache(lambda: schemas.openapi(app))))
+    return app
+
+
+def _opener(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]]) -> Callable[[], Awaitable[Pipeline]]:
+    if not isinstance(pipeline, Pipeline):
+        return pipeline
+
+    async def ready() -> Pipeline:
+        return pipeline
+
+    return ready
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    """Answer what the framework refuses, an unknown path say, as a problem too."""
+    if not isinstance(error, HTTPException):
+        return problems.response(error)
+    detail = f"{request.method} is not served here: see /docs"
+    return problems.response(problems.of_status(error.status_code, detail, error.headers))
+
+
+async def _fault(_request: Request, error: Exception) -> Response:
+    return problems.response(error)

@@ -1,0 +1,212 @@
+"""What goes over the wire: the request's model, and the OpenAPI description that is true to the rest."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import pydantic
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, ConfigDict, Field
+
+from niruhybrid.server import problems
+from niruhybrid.types import MAX_ID_CHARS, MAX_TOP_K, Query, checked_text
+
+__all__ = ("QueryRequest", "openapi", "problem_responses", "query_from")
+
+_SHOWN_ERRORS = 20
+_SHOWN_NAME = 60
+
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)]
+
+
+class QueryRequest(BaseModel):
+    """A question, as clients send it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    query: Annotated[str, Field(min_length=1, description="What is asked; not blank.")]
+    top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K, description="Hits wanted.")] = 5
+    id: Annotated[Id | None, Field(description="Your name for the query; one is made up without it.")] = None
+    metadata: Annotated[
+        dict[str, Any] | None, Field(description="Any JSON object; returned unchanged in `sources`.")
+    ] = None
+    timeout: Annotated[float | None, Field(gt=0, le=86_400, description="Seconds the whole answer may take.")] = None
+    session: Annotated[Id | None, Field(description="A newer query of the same session supersedes this one.")] = None
+
+
+def query_from(values: Mapping[str, Any], *, strict: bool, max_chars: int) -> Query:
+    """Return the query that `values` ask for.
+
+    Args:
+        values: fields by name.
+        strict: take no text for a number; a query string has nothing but text.
+        max_chars: characters of the query at the most.
+
+    Raises:
+        RequestError: a field is unknown, missing or of the wrong type; each is named.
+        InvalidInputError: a value can't be used.
+    """
+    try:
+        asked = QueryRequest.model_validate(values, strict=strict)
+    except pydantic.ValidationError as err:
+        raise _invalid(err) from err
+    checked_text(asked.query, what="query", max_chars=max_chars)
+    return Query(
+        id=asked.id or uuid.uuid4().hex,
+        text=asked.query,
+        top_k=asked.top_k,
+        metadata=asked.metadata or {},
+        timeout=asked.timeout,
+        session=asked.session,
+    )
+
+
+def _invalid(err: pydantic.ValidationError) -> problems.RequestError:
+    """Name each field that is wrong, without repeating its value."""
+    errors = [
+        {"field": ".".join(str(part) for part in error["loc"])[:_SHOWN_NAME], "detail": error["msg"]}
+        for error in err.errors(include_url=False, include_input=False, include_context=False)[:_SHOWN_ERRORS]
+    ]
+    first = "; ".join(
+        f"`{error['field']}`: {error['detail']}" if error["field"] else error["detail"] for error in errors
+    )
+    return problems.RequestError("invalid_input", f"{first}: correct the request", errors=errors)
+
+
+_HIT = {
+    "type": "object",
+    "required": ["id", "rank", "score", "text", "title", "metadata"],
+    "properties": {
+        "id": {"type": "string"},
+        "rank": {"type": "integer", "minimum": 1},
+        "score": {"type": "number"},
+        "text": {"type": "string"},
+        "title": {"type": "string"},
+        "metadata": {"type": "object"},
+    },
+}
+_TIMINGS = ("queued", "encode", "search", "generate", "total")
+_COMPONENTS: dict[str, Any] = {
+    "Problem": {
+        "type": "object",
+        "description": "RFC 9457 problem details.",
+        "required": ["type", "title", "status", "detail", "code"],
+        "properties": {
+            "type": {"type": "string", "format": "uri-reference"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "code": {"type": "string", "enum": sorted(problems.PROBLEMS)},
+            "retry_after": {"type": "integer", "minimum": 1, "description": "Seconds, as in Retry-After."},
+            "errors": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"field": {"type": "string"}, "detail": {"type": "string"}},
+                },
+            },
+        },
+    },
+    "SourcesEvent": {
+        "type": "object",
+        "description": "event: sources. Always, once, first, also when nothing was found.",
+        "required": ["query_id", "hits", "watermark"],
+        "properties": {
+            "query_id": {"type": "string"},
+            "hits": {"type": "array", "items": _HIT},
+            "watermark": {"type": ["integer", "null"], "description": "The last write that the search could see."},
+            "metadata": {"type": "object", "description": "The query's own, where it had any."},
+        },
+    },
+    "TokenEvent": {
+        "type": "object",
+        "description": "event: token. The texts, concatenated, are the answer.",
+        "required": ["text"],
+        "properties": {"text": {"type": "string"}, "source": {"type": "string", "description": "Id of a hit."}},
+    },
+    "DoneEvent": {
+        "type": "object",
+        "description": "event: done. The answer is complete; nothing follows.",
+        "required": ["query_id", "finish_reason", "timings"],
+        "properties": {
+            "query_id": {"type": "string"},
+            "finish_reason": {"type": "string", "enum": ["stop"]},
+            "timings": {
+                "type": "object",
+                "description": "Seconds.",
+                "required": list(_TIMINGS),
+                "properties": {name: {"type": "number", "minimum": 0} for name in _TIMINGS},
+            },
+        },
+    },
+    "ErrorEvent": {
+        "description": "event: error. The answer is not complete; nothing follows.",
+        "allOf": [
+            {"$ref": "#/components/schemas/Problem"},
+            {
+                "type": "object",
+                "required": ["partial"],
+                "properties": {
+                    "query_id": {"type": ["string", "null"]},
+                    "partial": {"type": "boolean", "description": "Whether part of the answer was given."},
+                },
+            },
+        ],
+    },
+}
+
+EVENT_STREAM: dict[str, Any] = {
+    "description": (
+        "Server-Sent Events. Each has `id: <stream>:<n>`, n from 1, and one line of JSON as data: `sources` "
+        "(SourcesEvent) first and once, any number of `token` (TokenEvent), last one `done` (DoneEvent) or `error` "
+        "(ErrorEvent). "
+        "Lines that start with a colon are comments."
+    ),
+    "content": {
+        "text/event-stream": {
+            "schema": {"type": "string"},
+            "example": (
+                'id: kX3:1\nevent: sources\ndata: {"query_id":"q1","hits":[],"watermark":0}\n\n'
+                'id: kX3:2\nevent: token\ndata: {"text":"Nothing matches."}\n\n'
+                'id: kX3:3\nevent: done\ndata: {"query_id":"q1","finish_reason":"stop","timings":{"queued":0.0,'
+                '"encode":0.004,"search":0.001,"generate":0.0,"total":0.006}}\n\n'
+            ),
+        }
+    },
+}
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return how a path's problem responses are documented; the description lists the codes of each status."""
+    return {status: _problem_response(status) for status in statuses}
+
+
+def _problem_response(status: int) -> dict[str, Any]:
+    codes = [code for code, kind in problems.PROBLEMS.items() if kind.status == status]
+    documented: dict[str, Any] = {
+        "description": f"{problems.PROBLEMS[codes[0]].title}. Codes: {', '.join(f'`{code}`' for code in codes)}.",
+        "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    if status in {429, 503}:
+        documented["headers"] = {
+            "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}
+        }
+    return documented
+
+
+def query_parameters() -> Sequence[dict[str, Any]]:
+    """Return the fields of `QueryRequest` that a query string can carry, as OpenAPI parameters."""
+    schema = QueryRequest.model_json_schema()
+    return [
+        {"name": name, "in": "query", "required": name in schema["required"], "schema": field}
+        for name, field in schema["properties"].items()
+        if name != "metadata"
+    ]
+
+
+def openapi(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI description of `app`, with the shapes of events and problems."""
+    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    document.setdefault("components", {}).setdefault("schemas", {}).update(_COMPONENTS)
+    return document

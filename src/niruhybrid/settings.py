@@ -1,0 +1,155 @@
+"""Settings of a whole pipeline, from four sources: defaults < TOML file < environment < arguments."""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from niruhybrid.config import ServerConfig, StoreConfig, StreamingConfig
+from niruhybrid.errors import InvalidSettingError
+
+__all__ = ("Settings", "cache_directory", "library_version", "load_settings")
+
+_SECTIONS = {"streaming": StreamingConfig, "store": StoreConfig, "server": ServerConfig}
+_PREFIX = "NIRU_"
+
+Values = dict[str, Any]
+"""Settings by dotted name, such as `server.port`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a pipeline and its server are built from.
+
+    Attributes:
+        model: folder or hub name of the encoder's model; None for the default.
+        streaming: how items are buffered, batched and given up on.
+        store: where documents are kept.
+        server: where the server listens and what it takes from one client.
+    """
+
+    model: str | None = None
+    streaming: StreamingConfig = field(default_factory=StreamingConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
+
+
+def load_settings(
+    file: str | Path | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Build settings; a later source wins over an earlier one: defaults, file, environment, arguments.
+
+    Args:
+        file: a TOML file with `model` and the tables `[streaming]`, `[store]` and `[server]`; None for no file.
+        environ: variables such as `NIRU_MODEL` and `NIRU_SERVER_PORT`; None takes the process's own.
+        arguments: values by dotted name, such as `{"server.port": 9000}`; None values are passed over.
+
+    Raises:
+        InvalidSettingError: a source can't be read, or has a name that is not known or a value out of range.
+    """
+    values: Values = {}
+    if file is not None:
+        values |= _from_file(Path(file))
+    values |= _from_environment(os.environ if environ is None else environ)
+    values |= {name: value for name, value in (arguments or {}).items() if value is not None}
+    for name in values:
+        _known(name, "argument", _hints())
+    return _build(values)
+
+
+def cache_directory(environ: Mapping[str, str] | None = None) -> Path:
+    """Return where files may be kept that can be made again: `$XDG_CACHE_HOME/niruhybrid`, by default in `~/.cache`."""
+    base = (os.environ if environ is None else environ).get("XDG_CACHE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "niruhybrid"
+
+
+def library_version() -> str:
+    """Return the version of this library; `0+source` where it runs from a source tree that was never installed."""
+    try:
+        return version("niruhybrid")
+    except PackageNotFoundError:
+        return "0+source"
+
+
+def _build(values: Values) -> Settings:
+    sections = {
+        section: kind(**{name.split(".")[1]: value for name, value in values.items() if name.startswith(f"{section}.")})
+        for section, kind in _SECTIONS.items()
+    }
+    model = values.get("model")
+    if model is not None and (not isinstance(model, str) or not model):
+        raise InvalidSettingError(f"`model` is {model!r}: give a folder or a hub name")
+    return Settings(model=model, **sections)
+
+
+def _hints() -> dict[str, Any]:
+    """Return the type of each setting by its dotted name."""
+    hints: dict[str, Any] = {"model": str | None}
+    for section, kind in _SECTIONS.items():
+        types = get_type_hints(kind)
+        hints |= {f"{section}.{item.name}": types[item.name] for item in fields(kind)}
+    return hints
+
+
+def _from_file(path: Path) -> Values:
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except OSError as err:
+        raise InvalidSettingError(
+            f"settings file {str(path)!r} can't be read ({err.strerror}): check the path"
+        ) from err
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise InvalidSettingError(f"settings file {str(path)!r} is not TOML ({err}): correct it") from err
+    values: Values = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            values |= {f"{key}.{name}": inner for name, inner in value.items()}
+        else:
+            values[key] = value
+    hints = _hints()
+    for name in values:
+        _known(name, f"{str(path)!r}", hints)
+    return values
+
+
+def _from_environment(environ: Mapping[str, str]) -> Values:
+    hints = _hints()
+    names = {_PREFIX + name.replace(".", "_").upper(): name for name in hints}
+    values: Values = {}
+    for variable, text in environ.items():
+        if not variable.startswith(_PREFIX):
+            continue
+        _known(variable, "the environment", names)
+        values[names[variable]] = _parsed(variable, text, hints[names[variable]])
+    return values
+
+
+def _known(name: str, where: str, names: Mapping[str, Any]) -> None:
+    if name in names:
+        return
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean `{near[0]}`?" if near else "remove it"
+    raise InvalidSettingError(f"`{name}` in {where} is not a setting: {hint}")
+
+
+def _parsed(variable: str, text: str, hint: Any) -> Any:
+    """Return a variable's text as the type of its setting; an empty text or `none` as None, where that is allowed."""
+    kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    if type(None) in kinds and text.lower() in {"", "none"}:
+        return None
+    for kind in (int, float):
+        if kind in kinds:
+            try:
+                return kind(text)
+            except ValueError as err:
+                raise InvalidSettingError(f"`{variable}` is {text!r}: give a number") from err
+    return text
