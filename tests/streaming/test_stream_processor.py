@@ -36,6 +36,7 @@ from niruhybrid.types import (
     QueryResult,
     SearchRequest,
     SearchResponse,
+    Vector,
 )
 
 
@@ -363,20 +364,21 @@ def test_a_stream_reads_no_further_ahead_than_the_bounds(gated: GatedEncoder) ->
         assert len(read) <= 23
 
 
-def test_leaving_a_stream_takes_back_what_it_had_begun(gated: GatedEncoder) -> None:
+def test_leaving_a_stream_takes_back_what_it_had_begun() -> None:
+    gate = threading.Event()
+
+    class StopsAfterTheFirst(HashEncoder):
+        def encode(self, texts: Sequence[str], /) -> Vector:
+            assert texts == ["query 0"] or gate.wait(WAIT)
+            return super().encode(texts)
+
     async def main() -> StreamStats:
-        async with AsyncStreamProcessor(gated, batch_size=1) as processor:
-
-            async def source() -> AsyncIterator[str]:
-                for number in range(50):
-                    yield f"query {number}"
-
-            stream = processor.process_query_stream(source())
+        async with AsyncStreamProcessor(StopsAfterTheFirst(), batch_size=1) as processor:
+            stream = processor.process_query_stream(_later(f"query {number}" for number in range(50)))
             first = await anext(stream)
             assert first.ok
-            gated.hold()
             await stream.aclose()  # type: ignore[attr-defined]  # it is a generator
-            gated.gate.set()
+            gate.set()
             return processor.stats()
 
     stats = asyncio.run(main())
