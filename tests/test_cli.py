@@ -29,7 +29,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def niru(tmp_path: Path) -> Run:
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(  # noqa: S603  # our own words
+        return subprocess.run(  # our own words
             [*_MAIN, *arguments],
             capture_output=True,
             text=True,
@@ -47,7 +47,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     processes: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: str) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(  # noqa: S603  # our own words
+        process = subprocess.Popen(  # our own words
             [*_MAIN, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -56,7 +56,7 @@ def test_is_the_same_in_every_run_and_silent() -> None:
         "print(digest.hexdigest())"
     )
     runs = [
-        subprocess.run(  # noqa: S603  # the code above
+        subprocess.run(  # the code above
             [sys.executable, "-W", "error", "-c", code], capture_output=True, check=True, text=True
         )
         for _ in range(2)

@@ -120,6 +120,6 @@ def test_bash_output_is_returned_and_a_failing_command_is_an_error() -> None:
 def test_a_warning_or_a_failure_ends_the_program_with_an_error(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("```python\nprint('fine')\n```\n\n```python\nopen('page.md')\n```\n")
     command = (sys.executable, "-W", "error", str(RUNNER), str(tmp_path / "page.md"))
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)  # noqa: S603 - our own program
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert ran.stdout.splitlines()[0] == '{"line": 2, "language": "python", "output": "fine\\n"}'
     assert "ResourceWarning" in ran.stderr

@@ -184,7 +184,7 @@ def test_a_full_disk_leaves_the_old_state(path: Path, where: str) -> None:
 
 def run(code: str, *args: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     program = [*before, sys.executable, "-c", textwrap.dedent(code), *args]
-    return subprocess.run(program, capture_output=True, text=True, check=False, timeout=50)  # noqa: S603  # our own code
+    return subprocess.run(program, capture_output=True, text=True, check=False, timeout=50)  # our own code
 
 
 @pytest.mark.integration
@@ -293,7 +293,7 @@ def test_what_was_acknowledged_survives_kill_9(path: Path) -> None:
     for round_ in range(5):
         first = acknowledged + 1_000
         program = [sys.executable, "-c", textwrap.dedent(WRITER), str(path), str(first)]
-        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as writer:  # noqa: S603  # our own code
+        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as writer:  # our own code
             assert writer.stdout is not None
             for line in writer.stdout:
                 if int(line) >= first + 10 + 37 * round_:
