@@ -61,9 +61,8 @@ class _Builder:
         kind = self._weight("embeddings.token_type_embeddings.weight", (None, hidden))[0]
         rows = _ops.constant(np.int64(0))
         tokens = _ops.gather(_floats(words), ids, rows)
-        return self._normed(
-            "embeddings.LayerNorm", _ops.add(tokens, _ops.gather(_floats(places + kind), positions, rows))
-        )
+        where = _ops.gather(_floats(places + kind), positions, rows)
+        return self._normed("embeddings.LayerNorm", _ops.add(tokens, where))
 
     def _layer(self, name: str, states: _Node, bias: _Node) -> _Node:
         hidden = self._config.hidden
@@ -79,11 +78,11 @@ class _Builder:
         hidden, heads = self._config.hidden, self._config.heads
         split, order = _ints(0, 0, heads, hidden // heads), _ints(0, 2, 1, 3)
         query, key, value = (
-            _ops.transpose(_ops.reshape(self._linear(f"{name}.{part}", states, hidden, hidden), split, True), order)  # noqa: FBT003  # zeros in `split` copy a dimension
+            _ops.transpose(_reshaped(self._linear(f"{name}.{part}", states, hidden, hidden), split), order)
             for part in ("query", "key", "value")
         )
         attended = _ops.scaled_dot_product_attention(query, key, value, bias)
-        return _ops.reshape(_ops.transpose(attended, order), _ints(0, 0, hidden), True)  # noqa: FBT003  # as above
+        return _reshaped(_ops.transpose(attended, order), _ints(0, 0, hidden))
 
     def _activated(self, inner: _Node) -> _Node:
         if self._config.activation == "relu":
@@ -93,11 +92,12 @@ class _Builder:
     def _linear(self, name: str, states: _Node, rows: int, columns: int) -> _Node:
         weight = _floats(self._weight(f"{name}.weight", (rows, columns)))
         shift = _floats(self._weight(f"{name}.bias", (rows,)))
-        return _ops.add(_ops.matmul(states, weight, False, True), shift)  # noqa: FBT003  # transpose the second only
+        return _ops.add(_ops.matmul(states, weight, transpose_a=False, transpose_b=True), shift)
 
     def _normed(self, name: str, states: _Node) -> _Node:
         hidden = self._config.hidden
-        centred = _ops.mvn(states, _ints(-1), True, self._config.epsilon, "inside_sqrt")  # noqa: FBT003  # divide by the deviation
+        epsilon = self._config.epsilon
+        centred = _ops.mvn(states, _ints(-1), normalize_variance=True, eps=epsilon, eps_mode="inside_sqrt")
         scaled = _ops.multiply(centred, _floats(self._weight(f"{name}.weight", (hidden,))))
         return _ops.add(scaled, _floats(self._weight(f"{name}.bias", (hidden,))))
 
@@ -116,6 +116,11 @@ class _Builder:
             return self._tensors[name]
         except KeyError as err:
             raise ModelCorruptError(f"the weights have no tensor {name}: use the files of one BERT model") from err
+
+
+def _reshaped(states: _Node, shape: _Node) -> _Node:
+    """Reshape; a zero in `shape` keeps the dimension in its place."""
+    return _ops.reshape(states, shape, special_zero=True)
 
 
 def _floats(value: float | NDArray[np.float32]) -> _Node:
