@@ -30,6 +30,11 @@ _COMPILED = """
     os pickle random re resource select signal socket sqlite3 ssl string struct sys syslog termios threading time types
     unicodedata weakref zlib zoneinfo
     """.split()  # noqa: SIM905  # same
+_FIRST = """
+    json csv os pathlib re collections functools contextlib datetime argparse logging subprocess shutil glob random string
+    textwrap typing dataclasses enum asyncio threading concurrent queue tempfile zipfile urllib http unittest statistics
+    copy
+    """.split()  # noqa: SIM905  # same
 _SHOWN_AS = {"posixpath": "os.path", "_collections_abc": "collections.abc", "_py_warnings": "warnings"}
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -64,11 +69,14 @@ def python_docs() -> Iterator[Entry]:
 
 
 def _all_entries() -> Iterator[Entry]:
-    yield from _topics()
+    """Yield what is asked for most first: who fills an index can be asked sensible things early."""
     for name in _COMPILED:
         yield from _compiled_entries(name)
     library = Path(sysconfig.get_path("stdlib"))
-    for name in sorted(sys.stdlib_module_names):
+    for name in _FIRST:
+        yield from _source_entries(library, name)
+    yield from _topics()
+    for name in sorted(sys.stdlib_module_names.difference(_FIRST)):
         if name not in _SKIPPED and (name in _SHOWN_AS or not name.startswith("_")):
             yield from _source_entries(library, name)
 
