@@ -31,9 +31,9 @@ _COMPILED = """
     unicodedata weakref zlib zoneinfo
     """.split()  # noqa: SIM905  # same
 _FIRST = """
-    json csv os pathlib re collections functools contextlib datetime argparse logging subprocess shutil glob random string
-    textwrap typing dataclasses enum asyncio threading concurrent queue tempfile zipfile urllib http unittest statistics
-    copy
+    json csv os pathlib re collections functools contextlib datetime argparse logging subprocess shutil glob random
+    string textwrap typing dataclasses enum asyncio threading concurrent queue tempfile zipfile urllib http unittest
+    statistics copy
     """.split()  # noqa: SIM905  # same
 _SHOWN_AS = {"posixpath": "os.path", "_collections_abc": "collections.abc", "_py_warnings": "warnings"}
 
