@@ -197,14 +197,18 @@ def test_a_client_that_leaves_while_it_is_sent_to_is_not_waited_for() -> None:
     async def events() -> Events:
         try:
             yield SOURCES
+            await go.wait()
             yield token("a")
             await asyncio.Event().wait()
         finally:
             closed.set()
 
     async def scenario(client: Client) -> None:
-        client.blocked = asyncio.Event()
         serving = asyncio.ensure_future(response(events())({"type": "http"}, client.receive, client.send))
+        await client.until(b"event: sources")
+        client.blocked = asyncio.Event()
+        client.sending.clear()
+        go.set()
         await client.sending.wait()
         client.left.set()
         await client.told.wait()
