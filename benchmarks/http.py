@@ -19,12 +19,13 @@ import tempfile
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "http.json"
 BATCH = 64
+ASKED = count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +116,15 @@ class Client:
 
 
 async def measure(port: int, questions: list[str], clients: int, answers: int) -> tuple[list[Sample], float]:
-    waiting = iter((questions * (answers // len(questions) + 1))[:answers])
+    again = questions * (answers // len(questions) + 1)
+    waiting = (f"{question} Case {next(ASKED)}." for question in again[:answers])  # no text twice: it might be kept
     samples: list[Sample] = []
 
     async def one() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         client = Client(reader, writer)
-        samples.extend([await client.ask(question) for question in waiting])
+        for question in waiting:
+            samples.append(await client.ask(question))  # noqa: PERF401  # as they come, of all clients
         writer.close()
 
     began = time.perf_counter()

@@ -139,10 +139,10 @@ def test_closing_the_iterator_stops_the_generation() -> None:
         assert [(await anext(events)).event, (await anext(events)).event] == ["sources", "token"]
         assert (await pipeline.stats()).open_answers == 1
         await events.aclose()
+        assert generator.closed
         return (await pipeline.stats()).to_dict()
 
     stats = with_pipeline(scenario, generator)
-    assert generator.closed
     assert stats["open_answers"] == 0
     assert stats["answers"] == {"done": 0, "error": 0, "cancelled": 1}
 

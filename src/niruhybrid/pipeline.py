@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -147,10 +148,9 @@ class Pipeline:
             yield StreamEvent("sources", _sources(query, result))
             answer = _Answer(self._generator, query, result, self._limits(query, began))
             try:
-                async for token in answer.tokens():
-                    yield StreamEvent(
-                        "token", {"text": token.text} | ({"source": token.source} if token.source else {})
-                    )
+                async with aclosing(answer.tokens()) as tokens:
+                    async for token in tokens:
+                        yield _token_event(token)
             except Exception as err:  # noqa: BLE001  # whatever a generator raises, its answer ends with a true event
                 last = StreamEvent("error", answer.error(err))
             else:
@@ -290,6 +290,10 @@ class _Answer:
             logger.error("generation_failed", exc_info=cause)
             cause = GenerationError("the generator failed: see the log")
         return {"query_id": self._query.id, "code": cause.code, "detail": str(cause), "partial": self._partial}
+
+
+def _token_event(token: Token) -> StreamEvent:
+    return StreamEvent("token", {"text": token.text} | ({"source": token.source} if token.source else {}))
 
 
 def _sources(query: Query, result: QueryResult) -> dict[str, Any]:

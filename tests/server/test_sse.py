@@ -25,14 +25,18 @@ class Client:
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
         self.left = asyncio.Event()
+        self.told = asyncio.Event()  # that it has left
+        self.sending = asyncio.Event()
         self.blocked: asyncio.Event | None = None
         self.got = asyncio.Condition()
 
     async def receive(self) -> dict[str, Any]:
         await self.left.wait()
+        self.told.set()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Any) -> None:
+        self.sending.set()
         if self.blocked is not None:
             await self.blocked.wait()
         self.messages.append(message)
@@ -173,9 +177,46 @@ def test_an_answer_that_is_cancelled_inside_ends_with_an_error() -> None:
     assert [name for name, _ in served(events()).events()] == ["sources", "error"]
 
 
-def test_nothing_follows_the_terminal_event() -> None:
-    client = served(given_events(SOURCES, DONE, token("late"), DONE))
+def test_nothing_follows_the_terminal_event_nor_is_asked_for() -> None:
+    asked_for_more = asyncio.Event()
+
+    async def events() -> Events:
+        yield SOURCES
+        yield DONE
+        asked_for_more.set()
+        yield DONE
+
+    client = served(events())
     assert [name for name, _ in client.events()] == ["sources", "done"]
+    assert not asked_for_more.is_set()
+
+
+def test_a_client_that_leaves_while_it_is_sent_to_is_not_waited_for() -> None:
+    go, closed = asyncio.Event(), asyncio.Event()
+
+    async def events() -> Events:
+        try:
+            yield SOURCES
+            await go.wait()
+            yield token("a")
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    async def scenario(client: Client) -> None:
+        serving = asyncio.ensure_future(response(events())({"type": "http"}, client.receive, client.send))
+        await client.until(b"event: sources")
+        client.blocked = asyncio.Event()
+        client.sending.clear()
+        go.set()
+        await client.sending.wait()
+        client.left.set()
+        await client.told.wait()
+        client.blocked.set()
+        await serving
+        assert closed.is_set()
+
+    run(scenario)
 
 
 def test_the_error_event_of_a_pipeline_becomes_a_problem_without_internals() -> None:

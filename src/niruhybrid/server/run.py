@@ -75,6 +75,8 @@ async def serve(
         try:
             await asyncio.wait({serving, asked}, return_when=asyncio.FIRST_COMPLETED)
             gate.drain()
+            beside.cancel()  # before the server closes the pipeline that it works with
+            await asyncio.wait({beside})
             server.should_exit = True
             await serving
         finally:
