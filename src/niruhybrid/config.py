@@ -65,7 +65,7 @@ class StreamingConfig:
     processing_timeout: float = 30.0
     overflow: Overflow = "drop_oldest"
     buffer_bytes: int | None = None
-    max_batch_tokens: int = 2048
+    max_batch_tokens: int = 768
     queue_size: int = 10_000
     queue_tokens: int = 4_000_000
     bulk_share: float = 0.1

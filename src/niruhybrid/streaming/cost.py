@@ -7,6 +7,7 @@ __all__ = ("CostModel", "estimate_tokens")
 
 _WEIGHT = 0.25  # of a new observation in its class: the last dozen count
 _OUTLIER = 4.0  # times the mean; a pause of the machine is not the price of a batch
+_FIXED = 1.5  # times the smallest batch's price
 _TRUSTED = 4  # observations after which an outlier can be told
 
 
@@ -78,13 +79,18 @@ class CostModel:
         )
 
     def tokens_within(self, seconds: float, most: int) -> int:
-        """Return the largest number of tokens, 1 to `most`, that should take no longer than `seconds`."""
-        if self.seconds(most) <= seconds:
+        """Return the largest number of tokens, 1 to `most`, that should take no longer than `seconds`.
+
+        Where even the smallest batch takes about as long, half as long again as that is allowed: to cut such batches
+        short would cost much and gain nothing.
+        """
+        limit = max(seconds, _FIXED * self.seconds(1))
+        if self.seconds(most) <= limit:
             return most
         low, high = 1, most
         while high - low > 1:
             middle = (low + high) // 2
-            if self.seconds(middle) <= seconds:
+            if self.seconds(middle) <= limit:
                 low = middle
             else:
                 high = middle
