@@ -60,7 +60,6 @@ def test_a_variable_has_the_type_of_its_setting(variable: str, text: str, value:
 @pytest.mark.parametrize(
     ("variable", "text", "said"),
     [
-        ("NIRU_SERVER_PORTT", "1", "NIRU_SERVER_PORT"),
         ("NIRU_SERVER_PORT", "many", "many"),
         ("NIRU_SERVER_PORT", "70000", "70000"),
         ("NIRU_MODEL", "", None),
@@ -92,6 +91,13 @@ def test_a_file_is_checked_as_well(tmp_path: Path, content: str, said: str) -> N
     path.write_text(content)
     with pytest.raises(InvalidSettingError, match=said):
         load_settings(path, environ={})
+
+
+def test_a_variable_that_is_no_setting_is_logged_with_the_nearest(caplog: pytest.LogCaptureFixture) -> None:
+    environ = {"NIRU_SERVER_PORTT": "1", "NIRU_EVAL_DATA": "somewhere", "NIRU_SERVER_PORT": "9001"}
+    assert load_settings(environ=environ).server.port == 9001
+    (record,) = caplog.records
+    assert record.getMessage() == "unknown_setting variable=NIRU_SERVER_PORTT nearest=NIRU_SERVER_PORT"
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

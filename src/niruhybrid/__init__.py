@@ -1,11 +1,10 @@
 """NiruHybrid: a real-time retrieval pipeline. One encoder for queries and generated data; every answer is a stream."""
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from niruhybrid.config import ServerConfig, StoreConfig, StreamingConfig
+    from niruhybrid.config import RetryPolicy, ServerConfig, StoreConfig, StreamingConfig
     from niruhybrid.encoding.hybrid_encoder import HybridEncoder
     from niruhybrid.errors import InvalidInputError, NiruError, OverloadedError
     from niruhybrid.generation.extractive import ExtractiveGenerator
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
         Token,
     )
 
+    __version__: str
+
 __all__ = (
     "AsyncStreamBuffer",
     "AsyncStreamProcessor",
@@ -42,6 +43,7 @@ __all__ = (
     "Pipeline",
     "Query",
     "QueryResult",
+    "RetryPolicy",
     "ServerConfig",
     "StoreConfig",
     "StreamBuffer",
@@ -55,7 +57,7 @@ __all__ = (
 )
 
 _HOME = {
-    "config": ("ServerConfig", "StoreConfig", "StreamingConfig"),
+    "config": ("RetryPolicy", "ServerConfig", "StoreConfig", "StreamingConfig"),
     "encoding.hybrid_encoder": ("HybridEncoder",),
     "errors": ("InvalidInputError", "NiruError", "OverloadedError"),
     "generation.extractive": ("ExtractiveGenerator",),
@@ -78,14 +80,11 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-try:
-    __version__ = version("niruhybrid")
-except PackageNotFoundError:  # run from a source tree that nobody installed
-    __version__ = "0+unknown"
-
 
 def __getattr__(name: str) -> object:
     """Load a public name when it is first used, so that a buffer needs no encoder (PEP 562)."""
+    if name == "__version__":
+        return import_module(f"{__name__}.settings").library_version()
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,8 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 
 def main() -> None:
     """Run the command; errors are one line on stderr, with exit code 1 (2 for wrong usage, 130 for Ctrl-C)."""
+    for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")  # before NumPy loads: its threads would fight the encoder for the cores
     try:
         code = _niru.main(standalone_mode=False)
     except click.ClickException as err:

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from niruhybrid.errors import InvalidSettingError
 
-__all__ = ("Overflow", "ServerConfig", "StoreConfig", "StreamingConfig")
+__all__ = ("Durability", "Overflow", "RetryPolicy", "ServerConfig", "StoreConfig", "StreamingConfig")
 
 Overflow = Literal["drop_oldest", "drop_newest", "block", "error"]
 """What a full buffer does with one item more; see `niruhybrid.streaming.stream_buffer`."""
@@ -33,6 +33,33 @@ def _share(name: str, value: object, low: float = 0.0, high: float = 1.0) -> Non
 
 
 @dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """What is tried again, for encoder and store alike: errors that pass, never bad input, never past the deadline.
+
+    Attributes:
+        attempts: tries in all; 1 to 100.
+        wait_initial: seconds before the second try, doubled for each further one, with as much jitter; above 0, to 60.
+        wait_max: seconds between two tries at the most; above 0, to 600.
+        on: the errors that may pass.
+
+    Raises:
+        InvalidSettingError: a value is out of its range.
+    """
+
+    attempts: int = 3
+    wait_initial: float = 0.05
+    wait_max: float = 1.0
+    on: tuple[type[Exception], ...] = (ConnectionError, TimeoutError)
+
+    def __post_init__(self) -> None:
+        _whole("attempts", self.attempts, 1, 100)
+        _seconds("wait_initial", self.wait_initial, 1e-4, 60.0)
+        _seconds("wait_max", self.wait_max, 1e-4, 600.0)
+        if not all(isinstance(each, type) and issubclass(each, Exception) for each in self.on):
+            raise InvalidSettingError(f"`on` is {self.on!r}: give a tuple of exception classes")
+
+
+@dataclass(frozen=True, slots=True)
 class StreamingConfig:
     """How items are buffered, batched and given up on.
 
@@ -53,6 +80,7 @@ class StreamingConfig:
         hang_timeout: seconds after which an encode counts as hung and its worker is replaced; above 0, to 86,400.
         cache_bytes: bytes of query vectors kept for when the same is asked again; 0 keeps none, to 2**40.
         max_text_chars: characters of one text at the most; 1 to 1,000,000,000.
+        retry: what is tried again when encoder or store fail for a passing reason.
 
     Raises:
         InvalidSettingError: a value is out of its range.
@@ -73,6 +101,7 @@ class StreamingConfig:
     hang_timeout: float = 30.0
     cache_bytes: int = 16_777_216
     max_text_chars: int = 1_000_000
+    retry: RetryPolicy = RetryPolicy()
 
     def __post_init__(self) -> None:
         _whole("buffer_size", self.buffer_size, 1, 10_000_000)
@@ -92,6 +121,8 @@ class StreamingConfig:
         _seconds("hang_timeout", self.hang_timeout, 1e-4, 86_400.0)
         _whole("cache_bytes", self.cache_bytes, 0, 1 << 40)
         _whole("max_text_chars", self.max_text_chars, 1, 1_000_000_000)
+        if not isinstance(self.retry, RetryPolicy):
+            raise InvalidSettingError(f"`retry` is {self.retry!r}: give a RetryPolicy")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """Settings of a whole pipeline, from four sources: defaults < TOML file < environment < arguments."""
 
 import difflib
+import logging
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import UnionType
@@ -17,6 +18,8 @@ __all__ = ("Settings", "cache_directory", "library_version", "load_settings")
 
 _SECTIONS = {"streaming": StreamingConfig, "store": StoreConfig, "server": ServerConfig}
 _PREFIX = "NIRU_"
+_OTHERS = frozenset({"NIRU_EVAL_DATA"})  # where benchmarks find their data
+_log = logging.getLogger(__name__)
 
 Values = dict[str, Any]
 """Settings by dotted name, such as `server.port`."""
@@ -53,7 +56,8 @@ def load_settings(
         arguments: values by dotted name, such as `{"server.port": 9000}`; None values are passed over.
 
     Raises:
-        InvalidSettingError: a source can't be read, or has a name that is not known or a value out of range.
+        InvalidSettingError: a source can't be read, or has a value out of range; or file or arguments have a name that
+            is not known. An unknown variable is only logged: others may have set it.
     """
     values: Values = {}
     if file is not None:
@@ -95,7 +99,10 @@ def _hints() -> dict[str, Any]:
     hints: dict[str, Any] = {"model": str | None}
     for section, kind in _SECTIONS.items():
         types = get_type_hints(kind)
-        hints |= {f"{section}.{item.name}": types[item.name] for item in fields(kind)}
+        plain = (
+            item.name for item in fields(kind) if not is_dataclass(types[item.name])
+        )  # `retry` is set in code only
+        hints |= {f"{section}.{name}": types[name] for name in plain}
     return hints
 
 
@@ -126,9 +133,12 @@ def _from_environment(environ: Mapping[str, str]) -> Values:
     names = {_PREFIX + name.replace(".", "_").upper(): name for name in hints}
     values: Values = {}
     for variable, text in environ.items():
-        if not variable.startswith(_PREFIX):
+        if not variable.startswith(_PREFIX) or variable in _OTHERS:
             continue
-        _known(variable, "the environment", names)
+        if variable not in names:  # not refused: others set variables too, an orchestrator for a service of this name
+            near = difflib.get_close_matches(variable, names, n=1)
+            _log.warning("unknown_setting variable=%s nearest=%s", variable, near[0] if near else None)
+            continue
         values[names[variable]] = _parsed(variable, text, hints[names[variable]])
     return values
 

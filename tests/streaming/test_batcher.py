@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import stamina
 from tests.streaming.conftest import WAIT, FaultyEncoder, GatedEncoder
 
-from niruhybrid.config import StreamingConfig
+from niruhybrid.config import RetryPolicy, StreamingConfig
 from niruhybrid.errors import (
     ClosedError,
     DeadlineExceededError,
@@ -425,3 +426,82 @@ def test_an_abandoned_batcher_ends_its_threads() -> None:
     del batcher
     gc.collect()
     assert gone() is None
+
+
+# --- errors that pass ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_waiting() -> Iterator[None]:
+    stamina.set_testing(True, attempts=3, cap=True)
+    yield
+    stamina.set_testing(False)
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_an_error_that_passes_is_not_the_callers_concern(make: Made) -> None:
+    class Remote(HashEncoder):
+        failures = 2
+
+        def encode(self, texts: Sequence[str], /) -> Vector:
+            if self.failures:
+                self.failures -= 1
+                raise ConnectionResetError("the line was cut")
+            return super().encode(texts)
+
+    def write(items: Sequence[tuple[object, Vector]]) -> list[object]:
+        calls.append(len(items))
+        if len(calls) < 3:
+            raise TimeoutError("the store is slow today")
+        return [1] * len(items)
+
+    calls: list[int] = []
+    batcher = make(Remote(8), finish={"interactive": write, "bulk": write})
+    assert result(batcher.start(job("d", "bulk"))).found == 1
+    assert len(calls) == 3
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_an_error_that_does_not_pass_ends_after_the_last_try(make: Made) -> None:
+    class Down(HashEncoder):
+        tries = 0
+
+        def encode(self, texts: Sequence[str], /) -> Vector:
+            self.tries += 1
+            raise ConnectionRefusedError(f"nobody listens for {len(texts)}")
+
+    encoder = Down(8)
+    with pytest.raises(EncoderFailedError, match="ConnectionRefusedError"):
+        result(make(encoder, retry=RetryPolicy(attempts=2)).start(job("q")))
+    assert encoder.tries == 2
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_bad_input_is_not_tried_again(make: Made) -> None:
+    class Strict(HashEncoder):
+        tries = 0
+
+        def encode(self, texts: Sequence[str], /) -> Vector:
+            self.tries += 1
+            raise ValueError(f"{len(texts)} texts I won't have")
+
+    encoder = Strict(8)
+    with pytest.raises(EncoderFailedError):
+        result(make(encoder).start(job("q")))
+    assert encoder.tries == 1
+
+
+def test_nothing_is_tried_again_past_the_deadline(make: Made) -> None:
+    class Down(HashEncoder):
+        tries = 0
+
+        def encode(self, texts: Sequence[str], /) -> Vector:
+            self.tries += 1
+            raise ConnectionRefusedError(f"nobody listens for {len(texts)}")
+
+    encoder = Down(8)
+    batcher = make(encoder, retry=RetryPolicy(attempts=100, wait_initial=5.0, wait_max=5.0))
+    with pytest.raises(NiruError):
+        result(batcher.start(job("q", timeout=0.05)))
+    batcher.close(WAIT)
+    assert encoder.tries == 1

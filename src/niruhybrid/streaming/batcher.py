@@ -23,6 +23,7 @@ from niruhybrid.streaming.cache import CacheStats, VectorCache
 from niruhybrid.streaming.cost import estimate_tokens
 from niruhybrid.streaming.lanes import Batch, LaneName, Ticket
 from niruhybrid.streaming.ledger import SchedulerStats
+from niruhybrid.streaming.retrying import with_retries
 from niruhybrid.streaming.rows import checked_rows
 from niruhybrid.streaming.scheduler import Scheduler
 from niruhybrid.streaming.stage import Encoded, Finish, Finished, Stage
@@ -209,7 +210,7 @@ class Batcher:
         if self._worker is not None or self._closed:
             return
         for lane, finish in self._finish.items():
-            self._stages[lane] = Stage(f"niru-{lane}", finish, self._config.batch_size, self._hand_back)
+            self._stages[lane] = Stage(f"niru-{lane}", finish, self._config, self._hand_back)
         self._alarm = _started(self._keep_time, "niru-alarm")
         self._worker = _started(self._encode_batches, "niru-encoder")
 
@@ -241,7 +242,8 @@ class Batcher:
     def _encode(self, batch: Batch) -> list[Vector | EncoderOutputError] | BaseException:
         """Encode a batch; whatever goes wrong is returned, so that no error can end the thread."""
         try:
-            rows = checked_rows(self._encoder.encode(batch.texts), len(batch.works), self._dim)
+            raw = with_retries(self._config.retry, batch.deadline, lambda: self._encoder.encode(batch.texts))
+            rows = checked_rows(raw, len(batch.works), self._dim)
         except BaseException as err:  # noqa: BLE001  # an encoder may raise anything, SystemExit too
             return err
         if self._dim is None:

@@ -114,6 +114,11 @@ class Batch:
         """The texts, in order."""
         return [work.text for work in self.works]
 
+    @property
+    def deadline(self) -> float:
+        """When nobody waits for it any more, in monotonic seconds."""
+        return max((ticket.deadline for work in self.works for ticket in work.tickets), default=self.started)
+
 
 class Ended(NamedTuple):
     """An item that the scheduler gave up, and the error it ends with."""

@@ -6,8 +6,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import NiruError, StoreError
 from niruhybrid.streaming.lanes import Ticket
+from niruhybrid.streaming.retrying import with_retries
 from niruhybrid.types import Vector
 
 __all__ = ("Encoded", "Finish", "Finished", "Stage", "isolate")
@@ -50,14 +52,17 @@ class Stage:
     Args:
         name: the thread's name.
         finish: what is done with a batch.
-        most: items in a batch at the most.
+        config: how many items make a batch, and what is tried again.
         hand_back: called in the stage's thread with every batch that leaves it. The number waiting is bounded by the
             scheduler, which pauses a lane whose stage is behind.
     """
 
-    def __init__(self, name: str, finish: Finish, most: int, hand_back: Callable[[list[Finished]], None]) -> None:
+    def __init__(
+        self, name: str, finish: Finish, config: StreamingConfig, hand_back: Callable[[list[Finished]], None]
+    ) -> None:
         self._finish = finish
-        self._most = most
+        self._most = config.batch_size
+        self._retry = config.retry
         self._hand_back = hand_back
         self._waiting: deque[Encoded] = deque()
         self._changed = threading.Condition()
@@ -94,7 +99,12 @@ class Stage:
     def _finished(self, batch: list[Encoded]) -> list[Finished]:
         wanted = [item for item in batch if item.ticket.state != "ended"]
         start = time.monotonic()
-        found = isolate(self._finish, [(item.payload, item.vector) for item in wanted])
+        deadline = max((item.ticket.deadline for item in wanted), default=start)
+
+        def finish(items: Sequence[tuple[object, Vector]]) -> Sequence[object]:
+            return with_retries(self._retry, deadline, lambda: self._finish(items))
+
+        found = isolate(finish, [(item.payload, item.vector) for item in wanted])
         seconds = time.monotonic() - start
         results = [Finished(item, each, seconds) for item, each in zip(wanted, found, strict=True)]
         given_up = [Finished(item, None, 0.0) for item in batch if item.ticket.state == "ended" and item not in wanted]
