@@ -14,30 +14,25 @@ no like-for-like comparison.
 import argparse
 import asyncio
 import gc
-import importlib.metadata
-import json
-import platform
 import queue
 import random
 import statistics
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 import anyio
 import culsans
 import janus
+from _report import machine, write
 
 from niruhybrid.streaming.stream_buffer import AsyncStreamBuffer, StreamBuffer
 
 CAPACITY = 1024
 BATCH = 32
 SLOW = 20  # contenders that need a round trip through the loop per item get this fraction of the items
-RESULTS = Path(__file__).parent / "results" / "buffers.json"
 
 Pair = tuple[str, int]
 Run = Callable[[list[Pair]], list[int]]
@@ -354,35 +349,6 @@ def measure(count: int, repeats: int) -> dict[str, dict[str, list[float]]]:
     return rates
 
 
-def circumstances() -> dict[str, Any]:
-    cpu = next(
-        (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
-        platform.processor(),
-    )
-    packages = ("anyio", "culsans", "aiologic", "janus")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607  # whichever git the developer uses
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    )
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()}",
-        "cpu": cpu,
-        "commit": commit.stdout.strip(),
-        "packages": {name: importlib.metadata.version(name) for name in packages},
-    }
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-
-
 def show(rates: dict[str, dict[str, list[float]]]) -> None:
     print(f"{'job':<16}{'contender':<16}{'median/s':>12}{'lowest':>12}{'highest':>12}{'ours is':>9}")
     for job, runs in rates.items():
@@ -407,11 +373,10 @@ def main() -> int:
         "items_by_round_trip": given.items // SLOW,
         "capacity": CAPACITY,
         "batch": BATCH,
-        **circumstances(),
+        "machine": machine(("anyio", "culsans", "aiologic", "janus")),
         "items_per_second": rates,
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write("buffers", report)
     return 0
 
 

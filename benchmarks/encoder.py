@@ -10,20 +10,17 @@ vectors, and of a text alone to itself in a batch. Anything less fails the run.
 
 import gzip
 import json
-import os
-import platform
 import random
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from _report import eval_data, machine, write
 from sentence_transformers import SentenceTransformer
 
 from niruhybrid.encoding.hybrid_encoder import HybridEncoder
@@ -31,7 +28,7 @@ from niruhybrid.encoding.weights import locate
 
 REPEATS = 9
 QUERY_TOKENS, PASSAGE_TOKENS = (8, 24), (128, 255)
-RESULTS = Path(__file__).parent / "results" / "encoder.json"
+PACKAGES = ("openvino", "tokenizers", "numpy", "torch", "sentence-transformers", "transformers")
 # name: kind of text, batch size, batches a repeat, times faster that is wanted
 CASES = {
     "query x1": ("query", 1, 16, 2.0),
@@ -54,8 +51,7 @@ def lines(path: Path) -> Iterator[str]:
 
 
 def texts_between(encoder: HybridEncoder, pattern: str, tokens: tuple[int, int]) -> list[str]:
-    root = Path(os.environ["NIRU_EVAL_DATA"])
-    found = sorted({text for path in sorted(root.rglob(pattern)) for text in lines(path) if text.strip()})
+    found = sorted({text for path in sorted(eval_data().rglob(pattern)) for text in lines(path) if text.strip()})
     counts = encoder.count_tokens(found)
     kept = [text for text, count in zip(found, counts, strict=True) if tokens[0] <= count <= tokens[1]]
     random.Random(1).shuffle(kept)
@@ -115,19 +111,6 @@ def agreement(ours: Encode, theirs: Encode, pools: dict[str, list[str]]) -> dict
     }
 
 
-def machine() -> dict[str, Any]:
-    names = ("openvino", "tokenizers", "numpy", "torch", "sentence-transformers", "transformers")
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()  # noqa: S607  # whichever git
-    model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "processor": model[0].partition(": ")[2] if model else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in names},
-        "commit": commit,
-    }
-
-
 def main() -> int:
     torch.set_num_threads(1)
     start = time.perf_counter()
@@ -153,15 +136,14 @@ def main() -> int:
     print(f"cosine {cosine}\nload {load:.2f} s; {'all met' if met else 'NOT MET'}")
     pool_sizes = {kind: len(pool) for kind, pool in pools.items()}
     result = {
-        "machine": machine(),
+        "machine": machine(PACKAGES),
         "load_s": round(load, 2),
         "pool": pool_sizes,
         "cosine": cosine,
         "cases": cases,
         "met": met,
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    write("encoder", result)
     return 0 if met else 1
 
 

@@ -11,19 +11,17 @@ import argparse
 import asyncio
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results" / "http.json"
+from _report import machine, percentile, write
+
 BATCH = 64
 ASKED = count(1)
 
@@ -134,7 +132,7 @@ async def measure(port: int, questions: list[str], clients: int, answers: int) -
 
 def summary(samples: list[Sample], seconds: float) -> dict[str, float]:
     def ms(values: list[float], percent: int) -> float:
-        return round(statistics.quantiles(values, n=100, method="inclusive")[percent - 1] * 1000, 3)
+        return round(percentile(values, percent) * 1000, 3)
 
     last = [sample.last for sample in samples]
     first = [sample.first for sample in samples]
@@ -192,15 +190,12 @@ def main() -> None:
             process.wait(30)
     report = {
         "question": "POST /stream/query: latency at 1 and 32 clients in a closed loop, server on one core",
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": len(cores)},
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("fastapi", "uvicorn", "openvino", "orjson")},
+        "machine": machine(("fastapi", "uvicorn", "uvloop", "openvino", "orjson")),
         "documents": given.documents,
         "results": rows,
     }
     if not given.quick:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(report, indent=2) + "\n")
+        write("http", report)
     columns = [name for name in rows[0]["median"] if name != "answers"]
     print("clients", *columns, sep=" | ")
     for row in rows:
