@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 from _report import eval_data, machine, summary, write
@@ -90,8 +91,8 @@ def main() -> int:
     report: dict[str, object] = {"machine": machine(["openvino", "numpy"]), "questions": len(texts), "batch": BATCH}
     met = True
     for where, allowed in {"two cores": cores, "one core": {min(cores)}}.items():
-        for task in os.listdir("/proc/self/task"):  # the encoder's own thread, too
-            os.sched_setaffinity(int(task), allowed)
+        for task in Path("/proc/self/task").iterdir():  # the encoder's own thread, too
+            os.sched_setaffinity(int(task.name), allowed)
         rates = measure(encoder, texts, given.repeats)
         base = rates["encoder by itself"]
         for name, values in rates.items():

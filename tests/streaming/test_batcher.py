@@ -29,7 +29,8 @@ from niruhybrid.errors import (
     SupersededError,
 )
 from niruhybrid.ports import Encoder
-from niruhybrid.streaming.batcher import Batcher, Done, Job
+from niruhybrid.streaming.batcher import Batcher, Job
+from niruhybrid.streaming.callers import Done
 from niruhybrid.streaming.lanes import LaneName
 from niruhybrid.testing import HashEncoder
 from niruhybrid.types import Vector

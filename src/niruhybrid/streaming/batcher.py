@@ -6,20 +6,20 @@ until there is something to do. A caller is woken once, when its item has ended.
 """
 
 import asyncio
-import copy
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass
+from concurrent.futures import Future
+from math import inf
 from queue import Empty, SimpleQueue
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import EncoderFailedError, EncoderOutputError, NiruError
 from niruhybrid.ports import Encoder
 from niruhybrid.streaming.cache import CacheStats, VectorCache
+from niruhybrid.streaming.callers import Caller, Done, Ending, hand_out
 from niruhybrid.streaming.cost import estimate_tokens
 from niruhybrid.streaming.lanes import Batch, LaneName, Ticket
 from niruhybrid.streaming.ledger import SchedulerStats
@@ -29,9 +29,9 @@ from niruhybrid.streaming.scheduler import Scheduler
 from niruhybrid.streaming.stage import Encoded, Finish, Finished, Stage
 from niruhybrid.types import Timings, Vector
 
-__all__ = ("Batcher", "Done", "Job")
+__all__ = ("Batcher", "Job")
 
-_Call = Literal["look", "close"]
+_Call: TypeAlias = Literal["look", "close"] | list[Ending]
 _log = logging.getLogger(__name__)
 
 
@@ -55,29 +55,6 @@ class Job(NamedTuple):
     session: str | None = None
 
 
-class Done(NamedTuple):
-    """An item's result.
-
-    Attributes:
-        vector: its embedding.
-        found: what the stage after encoding returned for it; None without such a stage.
-        timings: where its time went.
-    """
-
-    vector: Vector
-    found: object
-    timings: Timings
-
-
-@dataclass(slots=True, eq=False)
-class _Caller:
-    """Who waits for an item, and what for."""
-
-    payload: object
-    future: "Future[Done] | asyncio.Future[Done]"
-    loop: asyncio.AbstractEventLoop | None
-
-
 class Batcher:
     """One encoder shared by everybody, in micro-batches.
 
@@ -98,9 +75,9 @@ class Batcher:
         self._scheduler = Scheduler(config, finishes=bool(self._finish))
         self._lock = threading.Lock()
         self._work_came = threading.Condition(self._lock)
-        self._alarm_calls: SimpleQueue[_Call] = SimpleQueue()
+        self._calls: SimpleQueue[_Call] = SimpleQueue()
         self._idle_workers = 0
-        self._alarm_at = float("-inf")  # until the alarm thread first sleeps, nobody needs to wake it
+        self._alarm_at = -inf  # until the alarm thread first sleeps, nobody needs to wake it
         self._cache = VectorCache(config.cache_bytes)
         self._worker: threading.Thread | None = None
         self._alarm: threading.Thread | None = None
@@ -120,7 +97,7 @@ class Batcher:
             OverloadedError, ClosedError: it was refused.
         """
         future: Future[Done] = Future()
-        ticket = self._submit(job, _Caller(job.payload, future, None))
+        ticket = self._submit(job, Caller(job.payload, future, None))
 
         def take_back(done: "Future[Done]") -> None:
             if done.cancelled():
@@ -134,7 +111,7 @@ class Batcher:
         """Hand in an item from a coroutine, as `start` does; the future belongs to the running event loop."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Done] = loop.create_future()
-        ticket = self._submit(job, _Caller(job.payload, future, loop))
+        ticket = self._submit(job, Caller(job.payload, future, loop))
         future.add_done_callback(lambda done: self._cancel(ticket) if done.cancelled() else None)
         return future
 
@@ -155,7 +132,7 @@ class Batcher:
 
     def abandon(self) -> None:
         """Have the batcher close itself, soon, in a thread of its own; safe to call from a finalizer."""
-        self._alarm_calls.put("close")
+        self._calls.put("close")
 
     def close(self, timeout: float = 0.0) -> None:
         """Refuse new items, end those that wait, let those in flight finish; a second call does no harm.
@@ -170,14 +147,14 @@ class Batcher:
             self._work_came.notify_all()
             self._wind_down()
             threads = [thread for thread in (self._worker, self._alarm, *self._stages.values()) if thread is not None]
-        _hand_out(ended)
+        hand_out(ended)
         until = time.monotonic() + timeout
         for thread in threads if timeout else ():
             thread.join(max(0.0, until - time.monotonic()))
 
     # --- at the door -------------------------------------------------------------------------------------------
 
-    def _submit(self, job: Job, caller: _Caller) -> Ticket:
+    def _submit(self, job: Job, caller: Caller) -> Ticket:
         now = time.monotonic()
         ticket = Ticket(job.lane, now + job.timeout, now, caller, job.session)
         with self._lock:
@@ -192,11 +169,11 @@ class Batcher:
             else:
                 self._scheduler.offer_ready(ticket)
             if ticket.deadline < self._alarm_at:
-                self._alarm_calls.put("look")
+                self._calls.put("look")
             ended = self._collect()
         if vector is not None:
             self._pass_on([Encoded(ticket, job.payload, vector)])
-        _hand_out(ended)
+        hand_out(ended)
         return ticket
 
     def _cancel(self, ticket: Ticket) -> None:
@@ -215,27 +192,34 @@ class Batcher:
         self._worker = _started(self._encode_batches, "niru-encoder")
 
     def _encode_batches(self) -> None:
-        while (batch := self._next_batch()) is not None:
-            outcome = self._encode(batch)
-            if not self._settle(batch, outcome):
-                return  # given up as hung: another worker has taken over
+        ended: list[Ending] | None = []
+        while ended is not None and (batch := self._next_batch(ended)) is not None:
+            ended = self._settle(batch, self._encode(batch))
 
-    def _next_batch(self) -> Batch | None:
-        """Wait for a batch; None once the batcher is closed and this thread is no longer needed."""
+    def _next_batch(self, ended: list[Ending]) -> Batch | None:
+        """Wait for a batch; None once the batcher is closed.
+
+        Callers of the batch before are told by the alarm thread while this one is encoded: they would only compete
+        with it for the interpreter. Without a next batch they are told at once.
+        """
         while True:
             with self._lock:
                 batch = self._scheduler.take(time.monotonic(), _is_gone)
-                ended = self._collect()
-                if batch is not None:
+                ended += self._collect()
+                if batch is not None and not self._closed:
                     if batch.started + self._config.hang_timeout < self._alarm_at:
-                        self._alarm_calls.put("look")
-                elif not ended:
+                        self._calls.put("look")
+                    if ended:
+                        self._calls.put(ended)
+                        ended = []
+                elif batch is None and not ended:
                     if self._closed:
                         return None
                     self._idle_workers += 1
                     self._work_came.wait()
                     self._idle_workers -= 1
-            _hand_out(ended)
+            hand_out(ended)
+            ended = []
             if batch is not None:
                 return batch
 
@@ -250,25 +234,27 @@ class Batcher:
             self._dim = next((row.size for row in rows if not isinstance(row, NiruError)), None)
         return rows
 
-    def _settle(self, batch: Batch, outcome: list[Vector | EncoderOutputError] | BaseException) -> bool:
-        """Hand a batch's outcome on; False if it came too late."""
+    def _settle(self, batch: Batch, outcome: list[Vector | EncoderOutputError] | BaseException) -> list[Ending] | None:
+        """Note a batch's outcome; return who is to be told what, or None if the batch was given up meanwhile."""
         with self._lock:
             if batch not in self._scheduler.encoding:
-                return False
+                return None
             now = time.monotonic()
             if isinstance(outcome, BaseException) and self._scheduler.split(batch, outcome, now):
-                return True
+                return []
             outcomes = [_as_ours(outcome)] if isinstance(outcome, BaseException) else outcome
             self._degraded = False
             self._remember(batch, outcomes)
             live = self._scheduler.complete(batch, outcomes, now)
             ended = self._collect()
             encoded = [Encoded(ticket, _payload(ticket), vector) for ticket, vector in live]
-        _hand_out(ended)
-        self._pass_on(encoded)
+            if not self._stages:
+                ended += self._end([Finished(item, None, 0.0) for item in encoded], now)
+        if self._stages:
+            self._pass_on(encoded)
         with self._lock:
             self._wind_down()
-        return True
+        return ended
 
     def _remember(self, batch: Batch, outcomes: Sequence[Vector | NiruError]) -> None:
         """Keep the vectors of queries: people ask the same things."""
@@ -280,63 +266,57 @@ class Batcher:
 
     def _pass_on(self, encoded: Sequence[Encoded]) -> None:
         """Give encoded items to the stage of their lane; where there is none, they are done."""
-        by_lane: dict[LaneName, list[Encoded]] = {}
-        for item in encoded:
-            by_lane.setdefault(item.ticket.lane, []).append(item)
-        for lane, items in by_lane.items():
-            stage = self._stages.get(lane)
-            if stage is None:
-                self._hand_back([Finished(item, None, 0.0) for item in items])
-            else:
+        if not self._stages:
+            self._hand_back([Finished(item, None, 0.0) for item in encoded])
+        for lane, stage in self._stages.items():
+            items = [item for item in encoded if item.ticket.lane == lane]
+            if items:
                 stage.put(items)
 
     def _hand_back(self, results: Sequence[Finished]) -> None:
         """End items that have been through everything."""
-        ended: list[tuple[_Caller, Done | NiruError]] = []
         with self._lock:
-            now = time.monotonic()
-            for (ticket, _, vector), found, seconds in results:
-                if self._stages:
-                    self._scheduler.finished(ticket.lane)
-                caller = ticket.payload
-                if isinstance(found, NiruError):
-                    done: Done | NiruError = found
-                    live = self._scheduler.fail(ticket, found)
-                else:
-                    done = Done(vector, found, _timings(ticket, seconds, now))
-                    live = self._scheduler.deliver(ticket)
-                if live and isinstance(caller, _Caller):
-                    ended.append((caller, done))
-                ticket.payload = None
+            if self._stages:
+                for item, _, _ in results:
+                    self._scheduler.finished(item.ticket.lane)
+            ended = self._end(results, time.monotonic())
             if self._idle_workers:
                 self._work_came.notify()  # a lane that paused for its stage may go on
             if self._closed:
-                self._alarm_calls.put("look")
-        _hand_out(ended)
+                self._calls.put("look")
+        hand_out(ended)
 
     # --- the alarm thread --------------------------------------------------------------------------------------
 
     def _keep_time(self) -> None:
         """End what is past its deadline and give up encodes that hang, until closed and empty."""
-        while True:
-            with self._lock:
-                now = time.monotonic()
-                self._scheduler.expire(now)
-                for batch in self._scheduler.overdue(now):
-                    self._replace_worker(batch, now)
-                ended = self._collect()
-                due = self._scheduler.next_due()
-                if due is None and self._closed:
-                    break
-                self._alarm_at = float("inf") if due is None else due
-            _hand_out(ended)
+        while (due := self._look()) is not None:
             try:
-                call = self._alarm_calls.get(timeout=None if due is None else max(0.0, due - now))
+                call = self._calls.get(timeout=None if due == inf else max(0.0, due - time.monotonic()))
             except Empty:
                 continue
             if call == "close":
                 self.close()
-        _hand_out(ended)
+            elif call != "look":
+                hand_out(call)
+        while not self._calls.empty():
+            call = self._calls.get()
+            if isinstance(call, list):
+                hand_out(call)
+
+    def _look(self) -> float | None:
+        """Do what is due; return when the next thing will be, infinity for never, None when there is no more to do."""
+        with self._lock:
+            now = time.monotonic()
+            self._scheduler.expire(now)
+            for batch in self._scheduler.overdue(now):
+                self._replace_worker(batch, now)
+            ended = self._collect()
+            due = self._scheduler.next_due()
+            self._alarm_at = inf if due is None else due
+            done = due is None and self._closed
+        hand_out(ended)
+        return None if done else self._alarm_at
 
     def _replace_worker(self, batch: Batch, now: float) -> None:
         self._scheduler.give_up(batch, now)
@@ -347,10 +327,25 @@ class Batcher:
 
     # --- under the lock ----------------------------------------------------------------------------------------
 
-    def _collect(self) -> "list[tuple[_Caller, Done | NiruError]]":
-        ended: list[tuple[_Caller, Done | NiruError]] = []
+    def _end(self, results: Sequence[Finished], now: float) -> list[Ending]:
+        ended: list[Ending] = []
+        for (ticket, _, vector), found, seconds in results:
+            caller = ticket.payload
+            if isinstance(found, NiruError):
+                done: Done | NiruError = found
+                live = self._scheduler.fail(ticket, found)
+            else:
+                done = Done(vector, found, _timings(ticket, seconds, now))
+                live = self._scheduler.deliver(ticket)
+            if live and isinstance(caller, Caller):
+                ended.append((caller, done))
+            ticket.payload = None
+        return ended
+
+    def _collect(self) -> list[Ending]:
+        ended: list[Ending] = []
         for ticket, error in self._scheduler.collect():
-            if isinstance(ticket.payload, _Caller):
+            if isinstance(ticket.payload, Caller):
                 ended.append((ticket.payload, error))
             ticket.payload = None
         return ended
@@ -360,7 +355,7 @@ class Batcher:
         if self._closed and not self._scheduler.encoding:
             for stage in self._stages.values():
                 stage.close()
-            self._alarm_calls.put("look")
+            self._calls.put("look")
 
 
 def _started(run: Callable[[], None], name: str) -> threading.Thread:
@@ -370,11 +365,11 @@ def _started(run: Callable[[], None], name: str) -> threading.Thread:
 
 
 def _is_gone(ticket: Ticket) -> bool:
-    return isinstance(ticket.payload, _Caller) and ticket.payload.future.cancelled()
+    return isinstance(ticket.payload, Caller) and ticket.payload.future.cancelled()
 
 
 def _payload(ticket: Ticket) -> object:
-    return ticket.payload.payload if isinstance(ticket.payload, _Caller) else None
+    return ticket.payload.payload if isinstance(ticket.payload, Caller) else None
 
 
 def _timings(ticket: Ticket, finish: float, now: float) -> Timings:
@@ -392,40 +387,3 @@ def _as_ours(err: BaseException) -> NiruError:
     ours = EncoderFailedError(f"the encoder raised {type(err).__name__} for this text alone: see the cause")
     ours.__cause__ = err
     return ours
-
-
-def _hand_out(ended: Sequence[tuple[_Caller, Done | NiruError]]) -> None:
-    """Wake the callers: those of one event loop all at once."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Caller, Done | NiruError]]] = {}
-    for caller, outcome in ended:
-        if caller.loop is None:
-            _set(caller.future, outcome)
-        else:
-            by_loop.setdefault(caller.loop, []).append((caller, outcome))
-    for loop, group in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_set_all, group)
-        except RuntimeError:  # the loop was closed, and its callers with it
-            _log.debug("event_loop_closed items=%d", len(group))
-
-
-def _set_all(group: Sequence[tuple[_Caller, Done | NiruError]]) -> None:
-    for caller, outcome in group:
-        _set(caller.future, outcome)
-
-
-def _set(future: "Future[Done] | asyncio.Future[Done]", outcome: Done | NiruError) -> None:
-    try:
-        if isinstance(outcome, NiruError):
-            future.set_exception(_own(outcome))
-        else:
-            future.set_result(outcome)
-    except (InvalidStateError, asyncio.InvalidStateError):
-        _log.debug("caller_gone")
-
-
-def _own(error: NiruError) -> NiruError:
-    """Return a copy for one caller: an error that several raise would mix up their tracebacks."""
-    own = copy.copy(error)
-    own.__cause__ = error.__cause__
-    return own

@@ -9,8 +9,9 @@ from niruhybrid import analysis
 from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import InvalidInputError, InvalidSettingError, InvalidVectorError, NiruError, QueueFullError
 from niruhybrid.ports import Encoder, Store, TermEncoder
-from niruhybrid.streaming.batcher import Batcher, Done, Job
+from niruhybrid.streaming.batcher import Batcher, Job
 from niruhybrid.streaming.cache import CacheStats
+from niruhybrid.streaming.callers import Done
 from niruhybrid.streaming.inputs import as_document, as_query, id_of, text_of
 from niruhybrid.streaming.lanes import LaneName
 from niruhybrid.streaming.ledger import LaneStats, SchedulerStats

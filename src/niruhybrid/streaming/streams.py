@@ -15,7 +15,8 @@ from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from niruhybrid.errors import NiruError, OverloadedError
-from niruhybrid.streaming.batcher import Done, Job
+from niruhybrid.streaming.batcher import Job
+from niruhybrid.streaming.callers import Done
 from niruhybrid.streaming.engine import Engine, Item, Kind, Result
 
 __all__ = ("stream", "stream_here")
