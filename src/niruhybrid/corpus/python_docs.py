@@ -70,15 +70,21 @@ def python_docs() -> Iterator[Entry]:
 
 def _all_entries() -> Iterator[Entry]:
     """Yield what is asked for most first: who fills an index can be asked sensible things early."""
-    for name in _COMPILED:
-        yield from _compiled_entries(name)
     library = Path(sysconfig.get_path("stdlib"))
     for name in _FIRST:
-        yield from _source_entries(library, name)
+        yield from _module(library, name)
+    for name in _COMPILED:
+        yield from _compiled_entries(name)
     yield from _topics()
-    for name in sorted(sys.stdlib_module_names.difference(_FIRST)):
+    for name in sorted(sys.stdlib_module_names):
         if name not in _SKIPPED and (name in _SHOWN_AS or not name.startswith("_")):
             yield from _source_entries(library, name)
+
+
+def _module(library: Path, name: str) -> Iterator[Entry]:
+    if name in _COMPILED:
+        yield from _compiled_entries(name)
+    yield from _source_entries(library, name)
 
 
 def _topics() -> Iterator[Entry]:
