@@ -302,7 +302,8 @@ def _sources(query: Query, result: QueryResult) -> dict[str, Any]:
         "hits": [hit.to_dict() for hit in result.hits],
         "watermark": result.watermark,
     }
-    return sources | ({"metadata": dict(query.metadata)} if query.metadata else {})
+    notes = {"notes": list(result.notes)} if result.notes else {}
+    return sources | notes | ({"metadata": dict(query.metadata)} if query.metadata else {})
 
 
 Parts = tuple[Encoder, Store, Generator]

@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from niruhybrid.types import Document, Hit, IndexEntry, Query, SearchRequest, SearchResponse, Token
 
-__all__ = ("Encoder", "Generator", "Store", "TermEncoder")
+__all__ = ("Encoder", "Generator", "Store", "TermEncoder", "TokenCounter")
 
 
 class Encoder(Protocol):
@@ -29,6 +29,17 @@ class TermEncoder(Protocol):
 
     def terms(self, text: str, /) -> list[str]:
         """Return the text's lexical terms, in order, with repeats; the same for documents and queries."""
+        ...
+
+
+@runtime_checkable
+class TokenCounter(Protocol):
+    """An encoder that reads a bounded number of tokens and can tell how many a text has."""
+
+    max_tokens: int
+
+    def count_tokens(self, texts: list[str], /) -> list[int]:
+        """Return how many tokens each text has, those beyond `max_tokens` included."""
         ...
 
 

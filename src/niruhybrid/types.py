@@ -319,6 +319,7 @@ class QueryResult:
         metadata: the query's own.
         timings: where the time went.
         watermark: the store's state that the search saw; None without a store.
+        notes: what was cut or left out on the way, in words; empty when nothing was.
         error: what went wrong, or None.
     """
 
@@ -329,6 +330,7 @@ class QueryResult:
     metadata: Metadata = field(default_factory=_no_metadata)
     timings: Timings = field(default=Timings(), compare=False)
     watermark: int | None = None
+    notes: tuple[str, ...] = ()
     error: NiruError | None = field(default=None, compare=False)
 
     @property
@@ -352,6 +354,7 @@ class QueryResult:
             "metadata": dict(self.metadata),
             "timings": self.timings.to_dict(),
             "watermark": self.watermark,
+            "notes": list(self.notes),
             "error": _error_dict(self.error),
         }
 
@@ -366,6 +369,7 @@ class DataResult:
         metadata: the document's own.
         timings: where the time went.
         watermark: the store's state in which it is searchable; None without a store.
+        notes: what was cut or left out on the way, in words; empty when nothing was.
         error: what went wrong, or None.
     """
 
@@ -374,6 +378,7 @@ class DataResult:
     metadata: Metadata = field(default_factory=_no_metadata)
     timings: Timings = field(default=Timings(), compare=False)
     watermark: int | None = None
+    notes: tuple[str, ...] = ()
     error: NiruError | None = field(default=None, compare=False)
 
     @property
@@ -395,6 +400,7 @@ class DataResult:
             "metadata": dict(self.metadata),
             "timings": self.timings.to_dict(),
             "watermark": self.watermark,
+            "notes": list(self.notes),
             "error": _error_dict(self.error),
         }
 

@@ -282,12 +282,24 @@ def test_data_is_searchable_when_its_result_is_there(make: Make) -> None:
     assert [hit.id for hit in processor.query("q", "animals").hits] == ["d1"]
 
 
-def test_data_is_written_in_micro_batches(make: Make) -> None:
+def test_data_is_written_in_micro_batches(make: Make, gated: GatedEncoder) -> None:
+    gathered = threading.Event()
+
+    def source() -> Iterator[str]:
+        for number in range(100):
+            yield f"document {number}"
+        gathered.set()
+
     store = ListStore()
-    results = make(store=store, batch_size=16).data_stream(f"document {number}" for number in range(200))
-    assert all(result.ok for result in results)
-    assert store.count() == 200
-    assert len(store.batches) < 100
+    processor = make(gated, store=store, batch_size=16)
+    gated.hold()
+    with ThreadPoolExecutor(1) as pool:
+        results = pool.submit(processor.data_stream, source())
+        assert gathered.wait(WAIT)
+        gated.gate.set()
+        assert all(result.ok for result in results.result(WAIT))
+    assert store.count() == 100
+    assert max(store.batches) == 16
 
 
 def test_the_same_text_without_an_id_is_kept_once(make: Make) -> None:
@@ -452,3 +464,19 @@ def test_the_event_loop_is_not_blocked_by_a_slow_encoder(gated: GatedEncoder) ->
             return passed
 
     assert asyncio.run(main()) < 0.02
+
+
+def test_a_text_that_was_cut_says_so_in_its_result(make: Make) -> None:
+    class Narrow(HashEncoder):
+        max_tokens = 4
+
+        def count_tokens(self, texts: list[str], /) -> list[int]:
+            return [len(text.split()) for text in texts]
+
+    processor = make(Narrow(), store=ListStore())
+    assert processor.query("q", "one two three four").notes == ()
+    (note,) = processor.query("q", "one two three four five").notes
+    assert note.startswith("truncated: only the first 4 tokens were encoded")
+    assert processor.data("d", "one two three four five").notes == (note,)
+    assert processor.data("d", "one two three four", title="and five").notes == (note,)
+    assert processor.data("d", "one two three four five", embedding=np.ones(64)).notes == ()

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar, cast
 from niruhybrid import analysis
 from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import InvalidInputError, InvalidSettingError, InvalidVectorError, NiruError, QueueFullError
-from niruhybrid.ports import Encoder, Store, TermEncoder
+from niruhybrid.ports import Encoder, Store, TermEncoder, TokenCounter
 from niruhybrid.streaming.batcher import Batcher, Job
 from niruhybrid.streaming.cache import CacheStats
 from niruhybrid.streaming.callers import Done
@@ -28,6 +28,8 @@ from niruhybrid.types import (
 )
 
 __all__ = ("Engine", "Item", "Kind", "Result", "StreamStats", "configured")
+
+_CHARS_COUNTED = 20  # characters for each token of the window; words are shorter
 
 Item = TypeVar("Item", bound=Query | Document)
 Result = TypeVar("Result", bound=QueryResult | DataResult)
@@ -109,15 +111,18 @@ class Engine:
         self.config = config
         self._store = store
         self._terms = encoder.terms if isinstance(encoder, TermEncoder) else analysis.terms
+        self._counter = encoder if isinstance(encoder, TokenCounter) else None
         self._dim: int | None = getattr(encoder, "dimension", None)
         finish = None if store is None else {"interactive": self._search, "bulk": self._write}
         self.batcher = Batcher(encoder, config, finish=cast("Any", finish))
         self._streams = 0
         self._streams_lock = threading.Lock()
         self.queries = Kind(
-            lane="interactive", read=as_query, job=self._query_job, result=_query_result, failed=_failed_query
+            lane="interactive", read=as_query, job=self._query_job, result=self._query_result, failed=_failed_query
         )
-        self.data = Kind(lane="bulk", read=as_document, job=self._data_job, result=_data_result, failed=_failed_data)
+        self.data = Kind(
+            lane="bulk", read=as_document, job=self._data_job, result=self._data_result, failed=_failed_data
+        )
 
     @property
     def window(self) -> int:
@@ -189,7 +194,7 @@ class Engine:
                     f"embedding has {vector.size} dimensions, the encoder has {self._dim}: use the same model"
                 )
             return Job(document, "bulk", "", timeout, vector)
-        text = f"{document.title}\n{document.text}" if document.title else document.text
+        text = _encoded_text(document)
         checked_text(text, what="document text", max_chars=self.config.max_text_chars)
         return Job(document, "bulk", text, timeout)
 
@@ -207,7 +212,41 @@ class Engine:
         return [watermark] * len(items)
 
     def _entry_terms(self, document: Document) -> list[str]:
-        return self._terms(f"{document.title}\n{document.text}" if document.title else document.text)
+        return self._terms(_encoded_text(document))
+
+    # --- results -------------------------------------------------------------------------------------------------
+
+    def _query_result(self, query: Query, done: Done) -> QueryResult:
+        found = cast("SearchResponse | None", done.found)
+        return QueryResult(
+            id=query.id,
+            text=query.text,
+            vector=done.vector,
+            hits=() if found is None else found.hits,
+            metadata=query.metadata,
+            timings=done.timings,
+            watermark=None if found is None else found.watermark,
+            notes=self._notes(query.text),
+        )
+
+    def _data_result(self, document: Document, done: Done) -> DataResult:
+        return DataResult(
+            id=document.id,
+            vector=done.vector,
+            metadata=document.metadata,
+            timings=done.timings,
+            watermark=cast("int | None", done.found),
+            notes=() if document.embedding is not None else self._notes(_encoded_text(document)),
+        )
+
+    def _notes(self, text: str) -> tuple[str, ...]:
+        """Say what of a text the encoder did not read. The start of a long text is enough to tell, and soon counted."""
+        if self._counter is None or len(text) <= self._counter.max_tokens:
+            return ()
+        most = self._counter.max_tokens
+        if self._counter.count_tokens([text[: _CHARS_COUNTED * most]])[0] <= most:
+            return ()
+        return (f"truncated: only the first {most} tokens were encoded; split the text into passages",)
 
 
 def configured(config: StreamingConfig | None, batch_size: int | None) -> StreamingConfig:
@@ -216,27 +255,8 @@ def configured(config: StreamingConfig | None, batch_size: int | None) -> Stream
     return base if batch_size is None else replace(base, batch_size=batch_size)
 
 
-def _query_result(query: Query, done: Done) -> QueryResult:
-    found = cast("SearchResponse | None", done.found)
-    return QueryResult(
-        id=query.id,
-        text=query.text,
-        vector=done.vector,
-        hits=() if found is None else found.hits,
-        metadata=query.metadata,
-        timings=done.timings,
-        watermark=None if found is None else found.watermark,
-    )
-
-
-def _data_result(document: Document, done: Done) -> DataResult:
-    return DataResult(
-        id=document.id,
-        vector=done.vector,
-        metadata=document.metadata,
-        timings=done.timings,
-        watermark=cast("int | None", done.found),
-    )
+def _encoded_text(document: Document) -> str:
+    return f"{document.title}\n{document.text}" if document.title else document.text
 
 
 def _failed_query(raw: object, position: int, error: NiruError) -> QueryResult:
