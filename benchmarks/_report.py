@@ -59,7 +59,7 @@ def eval_data(*parts: str) -> Path:
 
 def _commit() -> str:
     command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=RESULTS.parent).stdout.strip()  # noqa: S603
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=RESULTS.parent).stdout.strip()
 
 
 def _version(name: str) -> str | None:

@@ -65,7 +65,7 @@ def fill(store_path: str, documents: int) -> list[str]:
 def start_server(store_path: str, core: int) -> tuple["subprocess.Popen[str]", int]:
     environ = os.environ | {"PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-c", "from niruhybrid.cli import main; main()", "serve", "--store", store_path]
-    process = subprocess.Popen(  # noqa: S603  # our own words
+    process = subprocess.Popen(  # our own words
         [*command, "--port", "0"],
         stdout=subprocess.PIPE,
         text=True,
