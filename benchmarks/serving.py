@@ -1,7 +1,7 @@
 """What does a streamed answer cost over HTTP? `POST /stream/query` at 1 and at 32 clients.
 
 A closed loop: each client asks again when its answer is complete. The server runs in a process of its own, on one core;
-the clients on another, where there is one. Run it with `python benchmarks/http.py`; `--quick` for a look.
+the clients on another, where there is one. Run it with `python benchmarks/serving.py`; `--quick` for a look.
 
 Time to the first event and to the last are measured by the client, `encode` and `search` are the server's own (`done`).
 `other` is what remains of the client's time: HTTP, scheduling, the answer, and waiting behind other queries (`queued`).
@@ -195,7 +195,7 @@ def main() -> None:
         "results": rows,
     }
     if not given.quick:
-        write("http", report)
+        write("serving", report)
     columns = [name for name in rows[0]["median"] if name != "answers"]
     print("clients", *columns, sep=" | ")
     for row in rows:
