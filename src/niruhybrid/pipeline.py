@@ -27,10 +27,12 @@ class Readiness:
 
     Attributes:
         ready: yes or no.
-        reasons: what is missing; empty when ready.
+        degraded: whether they are taken, but something is wrong.
+        reasons: what is missing or wrong; empty when all is well.
     """
 
     ready: bool
+    degraded: bool = False
     reasons: tuple[str, ...] = ()
 
 
@@ -196,7 +198,11 @@ class Pipeline:
 
     def ready(self) -> Readiness:
         """Say whether queries are taken and, if not, why."""
-        return Readiness(ready=True) if self._closing is None else Readiness(ready=False, reasons=("closed",))
+        if self._closing is not None:
+            return Readiness(ready=False, reasons=("closed",))
+        if self._processor.stats().degraded:
+            return Readiness(ready=True, degraded=True, reasons=("the last encode hung",))
+        return Readiness(ready=True)
 
     async def aclose(self) -> None:
         """Finish or fail what is under way and release every part; a second call waits for the first."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import requests
 
-from niruhybrid.config import ServerConfig
+from niruhybrid.config import ServerConfig, StreamingConfig
 from niruhybrid.pipeline import Pipeline
 from niruhybrid.ports import Encoder, Generator
 from niruhybrid.retrieval.store import EmbeddedStore
@@ -48,11 +48,13 @@ DOCUMENTS = (
 )
 
 
-def pipeline_of(generator: Generator | None = None, encoder: Encoder | None = None) -> Pipeline:
+def pipeline_of(
+    generator: Generator | None = None, encoder: Encoder | None = None, streaming: StreamingConfig | None = None
+) -> Pipeline:
     """Return a pipeline over three documents, with a fake encoder and an obvious generator by default."""
     store, encodes = EmbeddedStore(), HashEncoder()
     store.upsert([IndexEntry(item, encodes.encode([item.text])[0], encodes.terms(item.text)) for item in DOCUMENTS])
-    return Pipeline(encoder or encodes, store, generator or FirstSentences())
+    return Pipeline(encoder or encodes, store, generator or FirstSentences(), streaming=streaming)
 
 
 class Server:

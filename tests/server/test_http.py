@@ -14,10 +14,11 @@ import orjson
 import pytest
 import requests
 
+from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import EncoderFailedError, StoreError
 from niruhybrid.pipeline import Pipeline
 from niruhybrid.testing import HashEncoder
-from niruhybrid.types import Hit, Query, Token
+from niruhybrid.types import Hit, Query, Token, Vector
 
 pytestmark = pytest.mark.integration
 
@@ -379,6 +380,34 @@ def test_it_listens_while_the_model_loads_and_says_that_it_is_not_ready(
     opening.go.set()
     assert server.opened.wait(10)
     assert requests.get(f"{server.url}/readyz", timeout=10).json() == {"status": "ready"}
+
+
+def test_prometheus_reads_what_stats_shows(serving: Callable[..., Any]) -> None:
+    server = serving()
+    requests.post(f"{server.url}/stream/query", json={"query": "JSON"}, timeout=10)
+    answer = requests.get(f"{server.url}/metrics", timeout=10)
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert "niru_documents 3.0" in answer.text.splitlines()
+    assert 'niru_items_ended_total{how="delivered",lane="interactive",reason=""} 1.0' in answer.text.splitlines()
+
+
+def test_a_hung_encoder_is_degraded_until_it_returns(
+    serving: Callable[..., Any], make_pipeline: Callable[..., Pipeline]
+) -> None:
+    release = threading.Event()
+
+    class HangsOnce(HashEncoder):
+        def encode(self, texts: Sequence[str], /) -> Vector:
+            assert "hang" not in texts or release.wait(10)
+            return super().encode(texts)
+
+    server = serving(lambda: make_pipeline(encoder=HangsOnce(), streaming=StreamingConfig(hang_timeout=0.05)))
+    assert requests.post(f"{server.url}/stream/query", json={"query": "hang"}, timeout=10).status_code == 503
+    degraded = requests.get(f"{server.url}/readyz", timeout=10)
+    assert (degraded.status_code, degraded.json()["status"]) == (200, "degraded")
+    assert requests.post(f"{server.url}/stream/query", json={"query": "next"}, timeout=10).status_code == 200
+    assert requests.get(f"{server.url}/readyz", timeout=10).json() == {"status": "ready"}
+    release.set()
 
 
 def test_a_failed_start_ends_the_server_with_its_cause(serving: Callable[..., Any]) -> None:

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from niruhybrid.errors import NiruError
+from niruhybrid.observe import prometheus
 from niruhybrid.server import docs, problems, schemas
 from niruhybrid.server.gate import Gate
 from niruhybrid.server.problems import RequestError
@@ -86,11 +87,13 @@ def _add_operations(paths: APIRouter, gate: Gate) -> None:
         responses=_json("Queries are taken.") | schemas.problem_responses(503),
     )
     async def readyz() -> Response:
-        """Say whether queries are taken; while documents are still being added, they are."""
+        """Say whether queries are taken (`degraded`: with trouble); while documents are being added, they are."""
         try:
-            gate.pipeline()
+            readiness = gate.pipeline().ready()
         except (NiruError, RequestError) as err:
             return problems.response(err)
+        if readiness.degraded:
+            return _answer({"status": "degraded", "reasons": list(readiness.reasons)})
         return _answer({"status": "ready"})
 
     @paths.get(
@@ -106,6 +109,23 @@ def _add_operations(paths: APIRouter, gate: Gate) -> None:
         except (NiruError, RequestError) as err:
             return problems.response(err)
         return _answer(counters | {"open_streams": gate.open_streams})
+
+    @paths.get(
+        "/metrics",
+        tags=["operations"],
+        response_class=Response,
+        responses={
+            200: {"description": "The same counters for Prometheus.", "content": {"text/plain": {}}},
+            **schemas.problem_responses(503),
+        },
+    )
+    async def metrics() -> Response:
+        """Return the counters in Prometheus' exposition format."""
+        try:
+            counters = (await gate.pipeline().stats()).to_dict()
+        except (NiruError, RequestError) as err:
+            return problems.response(err)
+        return Response(prometheus.exposition(counters), media_type=prometheus.CONTENT_TYPE, headers=_HEADERS)
 
 
 def _add_documentation(paths: APIRouter, describe: Callable[[], dict[str, Any]]) -> None:

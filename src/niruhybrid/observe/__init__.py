@@ -1,0 +1,1 @@
+"""Sinks of the counters: what monitoring reads."""
