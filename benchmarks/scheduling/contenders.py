@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from scheduling.encoders import BATCH, Spec, build
+from benchmarks.scheduling.encoders import BATCH, Spec, build
 
 HERE = Path(__file__).resolve().parent
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 DIMENSION = 8
-SEPARATOR = "\x1f"
+RECORD, FIELD = "\x1e", "\x1f"  # no text has these
 BATCH = 32
 BATCH_SECONDS = 0.020
 HANG_SECONDS = 60.0  # nobody waits that long: a hang is released when its contender is stopped
@@ -54,7 +54,7 @@ class Call(NamedTuple):
 
 def note(journal: int, began: float, texts: Sequence[str]) -> None:
     """Write a call that ends now; one write, so that processes don't mix theirs up."""
-    os.write(journal, f"{began!r}\t{time.monotonic()!r}\t{SEPARATOR.join(texts)}\n".encode())
+    os.write(journal, FIELD.join((repr(began), repr(time.monotonic()), *texts, RECORD)).encode())
 
 
 def number(text: str) -> int:
@@ -126,6 +126,9 @@ def build(spec: Spec) -> "Simulated | Journalled":
 def calls(spec: Spec) -> list[Call]:
     """Return what the journal holds, in order of the calls' ends."""
     path = Path(spec.journal or "")
-    lines = path.read_text().split("\n")[:-1] if path.is_file() else []
-    fields = (line.split("\t") for line in lines)
-    return [Call(float(began), float(ended), texts.split(SEPARATOR)) for began, ended, texts in fields]
+    records = path.read_text().split(FIELD + RECORD)[:-1] if path.is_file() else []
+    found = []
+    for record in records:
+        began, ended, *texts = record.split(FIELD)
+        found.append(Call(float(began), float(ended), texts))
+    return found

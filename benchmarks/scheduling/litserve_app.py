@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-import litserve
+import litserve  # noqa: E402
 
-from scheduling.encoders import BATCH, Spec, build
+from benchmarks.scheduling.encoders import BATCH, Spec, build  # noqa: E402
 
 
 class Api(litserve.LitAPI):

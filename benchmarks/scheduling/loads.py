@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from scheduling.contenders import Contender, RefusedError
-from scheduling.encoders import BATCH, BATCH_SECONDS, DIMENSION, TABLE, Spec, calls, number
+from benchmarks.scheduling.contenders import Contender, RefusedError
+from benchmarks.scheduling.encoders import BATCH, BATCH_SECONDS, DIMENSION, TABLE, Spec, calls, number
 
 Figures = dict[str, Any]
 clock = time.monotonic

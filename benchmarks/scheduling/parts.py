@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from scheduling import loads
-from scheduling.contenders import CONTENDERS, Contender
-from scheduling.encoders import BATCH, BATCH_SECONDS, Spec, build
-from scheduling.loads import Figures, Scale
+from benchmarks.scheduling import loads
+from benchmarks.scheduling.contenders import CONTENDERS, Contender
+from benchmarks.scheduling.encoders import BATCH, BATCH_SECONDS, Spec, build
+from benchmarks.scheduling.loads import Figures, Scale
 
 FAULTS = ("raise", "hang", "die", "short")
 FULL = Scale(backlogs=26, queries=4, lone=200, seconds=4.0, quiet=10.0, places=tuple(range(BATCH)), submissions=10_000)
