@@ -126,16 +126,17 @@ async def query_behind_bulk(
     scale: Scale,
     *,
     documents: int = 2000,
+    alone: int = 3,
     texts: Callable[[int, str], list[str]] | None = None,
     verify: Callable[[str, Any], None] = check,
 ) -> Figures:
     """Put single queries, at random moments, behind a backlog of documents that was handed in before them."""
     chance = random.Random(3)
-    alone = []
-    for _ in range(3):
+    rates_alone = []
+    for _ in range(alone):
         rate, *_, refused, _ = await backlog(contender, texts_of("document", documents, texts), (), (), verify)
-        alone.append(rate)
-    rate = statistics.median(alone)
+        rates_alone.append(rate)
+    rate = statistics.median(rates_alone)
     lasts = documents / max(rate, 1.0)
     rates, times, lost, unanswered = [], [], 0, 0
     for _ in range(scale.backlogs):

@@ -37,7 +37,7 @@ async def served(name: str, spec: Spec, **given: Any) -> AsyncIterator[Contender
         await contender.stop()
 
 
-async def row(tell: Tell, name: str, load: Awaitable[Figures], limit: float = 120.0) -> None:
+async def row(tell: Tell, name: str, load: Awaitable[Figures], limit: float = 60.0) -> None:
     """Run one row; one that fails is told as such, and the next goes on."""
     try:
         tell(name, await asyncio.wait_for(load, limit))
@@ -163,7 +163,7 @@ async def hybrid(name: str, scale: Scale, tell: Tell, folder: str) -> None:
         await row(
             tell,
             "hybrid_query_behind_bulk",
-            loads.query_behind_bulk(contender, smaller, documents=640, texts=real.texts, verify=real.verify),
+            loads.query_behind_bulk(contender, smaller, documents=320, alone=1, texts=real.texts, verify=real.verify),
         )
         await row(
             tell,

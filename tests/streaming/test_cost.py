@@ -26,6 +26,10 @@ def test_the_noise_of_lone_queries_is_not_drawn_out_to_a_full_batch(observations
     assert learnt(*observations).seconds(400) <= 0.05
 
 
+def test_batches_of_nearly_one_size_show_no_slope() -> None:
+    assert learnt((7, 0.0200), (8, 0.0206), times=30).seconds(400) <= 0.03
+
+
 def test_a_slope_that_stands_out_is_followed_beyond_the_largest_batch() -> None:
     model = learnt((100, 0.01), (200, 0.02), (400, 0.04), times=30)
     assert model.seconds(2000) == pytest.approx(0.2, rel=0.05)
