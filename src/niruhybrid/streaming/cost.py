@@ -1,14 +1,16 @@
 """What a batch will cost, learned from what batches have cost. Pure: no clock, no lock."""
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = ("CostModel", "estimate_tokens")
 
 _WEIGHT = 0.25  # of a new observation in its class: the last dozen count
 _OUTLIER = 4.0  # times the mean; a pause of the machine is not the price of a batch
-_FIXED = 1.5  # times the smallest batch's price
 _TRUSTED = 4  # observations after which an outlier can be told
+_SURE = 2.0  # times their spread that two classes must differ before a slope is seen in it
+_STEP = 1.5  # times the cheapest batch that any batch may cost: below that, cutting it short wins next to nothing
 
 
 def estimate_tokens(text: str, window: int | None = None) -> int:
@@ -24,10 +26,11 @@ def estimate_tokens(text: str, window: int | None = None) -> int:
 
 @dataclass(slots=True)
 class _SizeClass:
-    """Batches of about one size: their mean tokens and seconds."""
+    """Batches of about one size: their mean tokens and seconds, and the mean distance from the latter."""
 
     tokens: float
     seconds: float
+    spread: float
     seen: int = 1
 
 
@@ -36,8 +39,9 @@ class CostModel:
 
     Observations are kept by size class (powers of two), each with its own moving average. So a long spell of lone
     queries says nothing about full batches, and does not wash out what is known of them. Between classes the cost is
-    interpolated; beyond the largest it follows the last slope, or stays flat where there is only one class: then the
-    model is hopeful, and the first full batch corrects it.
+    interpolated. Beyond the largest it follows the slope from a class of at most half its tokens, as far as that
+    stands out from the noise: drawn out to a full batch, a slope seen in the noise of lone queries would refuse
+    everything. Where there is none it stays flat: then the model is hopeful, and the first full batch corrects it.
     """
 
     __slots__ = ("_classes",)
@@ -50,13 +54,14 @@ class CostModel:
         key = max(1, tokens).bit_length()
         known = self._classes.get(key)
         if known is None:
-            self._classes[key] = _SizeClass(float(tokens), seconds)
+            self._classes[key] = _SizeClass(float(tokens), seconds, seconds / 2)
             self._classes = dict(sorted(self._classes.items()))
             return
         known.seen += 1
         if known.seen > _TRUSTED:
             seconds = min(seconds, _OUTLIER * known.seconds)
         known.tokens += _WEIGHT * (tokens - known.tokens)
+        known.spread += _WEIGHT * (abs(seconds - known.seconds) - known.spread)
         known.seconds += _WEIGHT * (seconds - known.seconds)
 
     def seconds(self, tokens: float) -> float:
@@ -67,31 +72,35 @@ class CostModel:
         place = bisect_left([each.tokens for each in known], tokens)
         if place == 0:
             return known[0].seconds
-        if place == len(known) and len(known) == 1:
-            return known[0].seconds
-        low, high = known[min(place, len(known) - 1) - 1], known[min(place, len(known) - 1)]
+        if place == len(known):
+            return _beyond(known, tokens)
+        low, high = known[place - 1], known[place]
         span = high.tokens - low.tokens
         slope = max(0.0, (high.seconds - low.seconds) / span) if span > 0 else 0.0
-        return (
-            low.seconds + slope * (tokens - low.tokens)
-            if place < len(known)
-            else high.seconds + slope * (tokens - high.tokens)
-        )
+        return low.seconds + slope * (tokens - low.tokens)
 
     def tokens_within(self, seconds: float, most: int) -> int:
         """Return the largest number of tokens, 1 to `most`, that should take no longer than `seconds`.
 
-        Where even the smallest batch takes about as long, half as long again as that is allowed: to cut such batches
-        short would cost much and gain nothing.
+        Where the cheapest batch takes about as long or longer, it is those that should take little more than that one.
         """
-        limit = max(seconds, _FIXED * self.seconds(1))
-        if self.seconds(most) <= limit:
+        seconds = max(seconds, _STEP * self.seconds(1))
+        if self.seconds(most) <= seconds:
             return most
         low, high = 1, most
         while high - low > 1:
             middle = (low + high) // 2
-            if self.seconds(middle) <= limit:
+            if self.seconds(middle) <= seconds:
                 low = middle
             else:
                 high = middle
         return low
+
+
+def _beyond(known: Sequence[_SizeClass], tokens: float) -> float:
+    """Return what a batch larger than any before should take."""
+    last = known[-1]
+    low = next((each for each in reversed(known) if 2 * each.tokens <= last.tokens), last)
+    rise = last.seconds - low.seconds - _SURE * (last.spread + low.spread)
+    slope = rise / (last.tokens - low.tokens) if rise > 0 else 0.0
+    return last.seconds + slope * (tokens - last.tokens)

@@ -35,15 +35,24 @@ def checked_rows(raw: object, count: int, dim: int | None) -> list[Vector | Enco
         raise EncoderOutputError(
             f"the encoder returned {rows.shape[1]} dimensions, {dim} before: always return the same"
         )
-    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-    return [_checked_row(row, float(norm)) for row, norm in zip(rows, norms, strict=True)]
+    squares = np.vecdot(rows, rows).tolist()
+    return [_checked_row(row, square) for row, square in zip(rows, squares, strict=True)]
 
 
-def _checked_row(row: Vector, norm: float) -> Vector | EncoderOutputError:
+def _checked_row(row: Vector, square: float) -> Vector | EncoderOutputError:
+    if not abs(square - 1.0) <= 2 * _UNIT:  # `not`: so that NaN goes there too
+        return _scaled_row(row)
+    own = row.copy()
+    own.setflags(write=False)
+    return own
+
+
+def _scaled_row(row: Vector) -> Vector | EncoderOutputError:
+    norm = float(np.sqrt(np.vecdot(row, row, dtype=np.float64)))  # in float32 the squares of 1e-30 and 1e30 are lost
     if not np.isfinite(norm):
         return EncoderOutputError("the encoder returned values that are not finite for this text: fix it or the text")
     if norm == 0.0:
         return EncoderOutputError("the encoder returned all zeros for this text: a vector needs a direction")
-    own: Vector = row.copy() if abs(norm - 1.0) <= _UNIT else (row / np.float32(norm))
-    own.flags.writeable = False
+    own: Vector = (row / norm).astype(np.float32)
+    own.setflags(write=False)
     return own

@@ -1,0 +1,1 @@
+"""What benchmarks/scheduler.py is made of."""
