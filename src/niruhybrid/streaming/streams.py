@@ -9,7 +9,8 @@ the source itself raises, everything read before it is yielded first.
 import asyncio
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Generic, TypeVar
@@ -109,7 +110,7 @@ async def stream_here(
     ready: asyncio.Queue[_Begun[Item, asyncio.Future[Done]] | _Refused | _End] = asyncio.Queue()  # bounded by the slots
     reader = asyncio.create_task(_read_here(shared, source, slots, ready, ordered=ordered), name="niru-stream-reader")
     try:
-        taken, end = 0, None
+        taken, owed, end, together = 0, 0, None, _together(engine.window)
         while end is None or taken < end.read:
             entry = await ready.get()
             if isinstance(entry, _End):
@@ -118,7 +119,11 @@ async def stream_here(
             if isinstance(entry, _Begun) and not entry.future.done():
                 await asyncio.wait([entry.future])
             taken += 1
-            slots.release()
+            owed += 1
+            if owed == together or ready.empty():
+                for _ in range(owed):
+                    slots.release()
+                owed = 0
             yield shared.result(entry)
         if end.error is not None:
             raise end.error
@@ -185,16 +190,20 @@ def stream(engine: Engine, kind: Kind[Item, Result], source: Iterable[object], *
 
     threading.Thread(target=read, name="niru-stream-reader", daemon=True).start()
     try:
-        taken, last = 0, None
+        taken, owed, last, together = 0, 0, None, _together(engine.window)
         while last is None or taken < last.read:
             entry = ready.get()
             if isinstance(entry, _End):
                 last = entry
                 continue
             if isinstance(entry, _Begun):
-                wait([entry.future])
+                with suppress(CancelledError):
+                    entry.future.exception()  # waits until it is done
             taken += 1
-            slots.release()
+            owed += 1
+            if owed == together or ready.empty():
+                slots.release(owed)
+                owed = 0
             yield shared.result(entry)
         if last.error is not None:
             raise last.error
@@ -232,6 +241,11 @@ def _read(
     except Exception as err:  # noqa: BLE001  # handed to the consumer, who raises it
         return position, err
     return position, None
+
+
+def _together(window: int) -> int:
+    """Return how many results are taken before the reader is given room for as many more: waking it has its price."""
+    return min(_BREATH, max(1, window // 4))
 
 
 def _putter(put: "Callable[[_Begun[Item, _F]], None]", begun: "_Begun[Item, _F]") -> Callable[[object], None]:
