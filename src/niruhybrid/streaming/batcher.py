@@ -19,7 +19,7 @@ from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import EncoderFailedError, EncoderOutputError, NiruError
 from niruhybrid.ports import Encoder
 from niruhybrid.streaming.cache import CacheStats, VectorCache
-from niruhybrid.streaming.callers import Caller, Done, Ending, hand_out
+from niruhybrid.streaming.callers import Caller, Done, Ending, Outbox, hand_out
 from niruhybrid.streaming.cost import estimate_tokens
 from niruhybrid.streaming.lanes import Batch, LaneName, Ticket
 from niruhybrid.streaming.ledger import SchedulerStats
@@ -84,6 +84,7 @@ class Batcher:
         self._stages: dict[LaneName, Stage] = {}
         self._closed = False
         self._degraded = False
+        self._outbox: Outbox | None = None  # of the event loop that came last
 
     # --- for callers -------------------------------------------------------------------------------------------
 
@@ -111,7 +112,10 @@ class Batcher:
         """Hand in an item from a coroutine, as `start` does; the future belongs to the running event loop."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Done] = loop.create_future()
-        ticket = self._submit(job, Caller(job.payload, future, loop))
+        outbox = self._outbox
+        if outbox is None or outbox.loop is not loop:
+            outbox = self._outbox = Outbox(loop)
+        ticket = self._submit(job, Caller(job.payload, future, outbox))
         future.add_done_callback(lambda done: self._cancel(ticket) if done.cancelled() else None)
         return future
 

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import logging
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 from niruhybrid.errors import NiruError
 from niruhybrid.types import Timings, Vector
 
-__all__ = ("Caller", "Done", "Ending", "hand_out")
+__all__ = ("Caller", "Done", "Ending", "Outbox", "hand_out")
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +31,41 @@ class Done(NamedTuple):
     timings: Timings
 
 
+class Outbox:
+    """What is to be told on one event loop: woken once, it hands out all that has come by then.
+
+    Args:
+        loop: the event loop.
+    """
+
+    __slots__ = ("_called", "_waiting", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._waiting: deque[tuple[asyncio.Future[Done], Done | NiruError]] = deque()
+        self._called = False
+
+    def put(self, future: "asyncio.Future[Done]", outcome: Done | NiruError) -> None:
+        """Have a future ended by its loop, soon after the next `call`; from any thread."""
+        self._waiting.append((future, outcome))
+
+    def call(self) -> None:
+        """Wake the loop, unless it has been called and has not come yet; from any thread."""
+        if self._called:
+            return
+        self._called = True
+        try:
+            self.loop.call_soon_threadsafe(self._empty)
+        except RuntimeError:  # the loop was closed, and its callers with it
+            _log.debug("event_loop_closed items=%d", len(self._waiting))
+            self._waiting.clear()
+
+    def _empty(self) -> None:
+        self._called = False  # first: what comes from now on calls again
+        while self._waiting:
+            _set(*self._waiting.popleft())
+
+
 @dataclass(slots=True, eq=False)
 class Caller:
     """Who waits for an item, and what for.
@@ -37,12 +73,12 @@ class Caller:
     Attributes:
         payload: the query or document.
         future: ends with the item.
-        loop: the event loop that the future belongs to; None for a thread's.
+        outbox: where an event loop's future is told; None for a thread's.
     """
 
     payload: object
     future: "Future[Done] | asyncio.Future[Done]"
-    loop: asyncio.AbstractEventLoop | None
+    outbox: Outbox | None
 
 
 Ending: TypeAlias = tuple[Caller, Done | NiruError]
@@ -51,22 +87,15 @@ Ending: TypeAlias = tuple[Caller, Done | NiruError]
 
 def hand_out(ended: Sequence[Ending]) -> None:
     """Tell callers how their items ended: those of one event loop all at once."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[Ending]] = {}
+    outboxes: set[Outbox] = set()
     for caller, outcome in ended:
-        if caller.loop is None:
+        if caller.outbox is None or isinstance(caller.future, Future):
             _set(caller.future, outcome)
         else:
-            by_loop.setdefault(caller.loop, []).append((caller, outcome))
-    for loop, group in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_set_all, group)
-        except RuntimeError:  # the loop was closed, and its callers with it
-            _log.debug("event_loop_closed items=%d", len(group))
-
-
-def _set_all(group: Sequence[Ending]) -> None:
-    for caller, outcome in group:
-        _set(caller.future, outcome)
+            caller.outbox.put(caller.future, outcome)
+            outboxes.add(caller.outbox)
+    for outbox in outboxes:
+        outbox.call()
 
 
 def _set(future: "Future[Done] | asyncio.Future[Done]", outcome: Done | NiruError) -> None:
