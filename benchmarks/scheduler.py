@@ -52,7 +52,9 @@ def measure(name: str, part: str, *, quick: bool) -> dict[str, Any]:
     began = time.monotonic()
     rows: dict[str, Any] = {}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=environ, check=False)  # our own words
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=LIMIT, env=environ, check=False
+        )  # our own words
         out, err, status = done.stdout, done.stderr, done.returncode
     except subprocess.TimeoutExpired as late:
         out, err, status = (late.stdout or b"").decode(), (late.stderr or b"").decode(), -1
