@@ -1,7 +1,7 @@
 """Do queries stay fast behind bulk, under overload and beside bad input, and what does the scheduler cost?
 
-The same loads on `AsyncStreamProcessor` and on the batching of `batched`, BentoML, LitServe and Ray Serve, with the same
-encoder inside each: first one that takes 20 ms a call for up to 32 texts, so that all else is the scheduler's doing,
+The same loads on `AsyncStreamProcessor` and on the batching of `batched`, BentoML, LitServe and Ray Serve, with the
+same encoder inside each: first one that takes 20 ms a call for up to 32 texts, so that all else is the scheduler's,
 then the real `HybridEncoder`. Each contender runs in a process of its own, each fault in a fresh one; every answer is
 checked. `scheduling/loads.py` has the rows, `scheduling/contenders.py` how everyone is set up. A row of ours that
 misses what is wanted fails the run.

@@ -219,10 +219,8 @@ class LitServe:
             writer.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, 15)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             await asyncio.to_thread(self._process.wait, 3)
-        except subprocess.TimeoutExpired:
-            pass
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, 9)
         await asyncio.to_thread(self._process.wait, 10)

@@ -110,14 +110,23 @@ class Batcher:
 
     def start_here(self, job: Job) -> "asyncio.Future[Done]":
         """Hand in an item from a coroutine, as `start` does; the future belongs to the running event loop."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Done] = loop.create_future()
-        outbox = self._outbox
-        if outbox is None or outbox.loop is not loop:
-            outbox = self._outbox = Outbox(loop)
-        ticket = self._submit(job, Caller(job.payload, future, outbox))
+        ticket, future = self._begin_here(job)
         future.add_done_callback(lambda done: self._cancel(ticket) if done.cancelled() else None)
         return future
+
+    async def run(self, job: Job) -> Done:
+        """Hand in an item and wait for its end, on the running event loop; cancelling takes the item back.
+
+        Raises:
+            OverloadedError, ClosedError: it was refused.
+            NiruError: it was accepted and ended so.
+        """
+        ticket, future = self._begin_here(job)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._cancel(ticket)
+            raise
 
     def refuse(self, lane: LaneName, reason: str) -> None:
         """Count an item that was refused before it could be handed in."""
@@ -157,6 +166,14 @@ class Batcher:
             thread.join(max(0.0, until - time.monotonic()))
 
     # --- at the door -------------------------------------------------------------------------------------------
+
+    def _begin_here(self, job: Job) -> "tuple[Ticket, asyncio.Future[Done]]":
+        loop = asyncio.get_running_loop()
+        outbox = self._outbox
+        if outbox is None or outbox.loop is not loop:
+            outbox = self._outbox = Outbox(loop)
+        future: asyncio.Future[Done] = loop.create_future()
+        return self._submit(job, Caller(job.payload, future, outbox)), future
 
     def _submit(self, job: Job, caller: Caller) -> Ticket:
         now = time.monotonic()

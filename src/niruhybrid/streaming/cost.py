@@ -33,6 +33,14 @@ class _SizeClass:
     spread: float
     seen: int = 1
 
+    def learn(self, tokens: int, seconds: float) -> None:
+        self.seen += 1
+        if self.seen > _TRUSTED:
+            seconds = min(seconds, _OUTLIER * self.seconds)
+        self.tokens += _WEIGHT * (tokens - self.tokens)
+        self.spread += _WEIGHT * (abs(seconds - self.seconds) - self.spread)
+        self.seconds += _WEIGHT * (seconds - self.seconds)
+
 
 class CostModel:
     """Seconds per batch as a function of its tokens.
@@ -44,10 +52,12 @@ class CostModel:
     everything. Where there is none it stays flat: then the model is hopeful, and the first full batch corrects it.
     """
 
-    __slots__ = ("_classes",)
+    __slots__ = ("_classes", "_known", "_sizes")
 
     def __init__(self) -> None:
         self._classes: dict[int, _SizeClass] = {}
+        self._known: list[_SizeClass] = []  # the same, by size
+        self._sizes: list[float] = []
 
     def observe(self, tokens: int, seconds: float) -> None:
         """Learn that a batch of `tokens` padded tokens took `seconds`."""
@@ -55,21 +65,17 @@ class CostModel:
         known = self._classes.get(key)
         if known is None:
             self._classes[key] = _SizeClass(float(tokens), seconds, seconds / 2)
-            self._classes = dict(sorted(self._classes.items()))
-            return
-        known.seen += 1
-        if known.seen > _TRUSTED:
-            seconds = min(seconds, _OUTLIER * known.seconds)
-        known.tokens += _WEIGHT * (tokens - known.tokens)
-        known.spread += _WEIGHT * (abs(seconds - known.seconds) - known.spread)
-        known.seconds += _WEIGHT * (seconds - known.seconds)
+            self._known = [each for _, each in sorted(self._classes.items())]
+        else:
+            known.learn(tokens, seconds)
+        self._sizes = [each.tokens for each in self._known]
 
     def seconds(self, tokens: float) -> float:
         """Return what a batch of `tokens` padded tokens should take; 0 before the first observation."""
-        known = list(self._classes.values())
+        known = self._known
         if not known:
             return 0.0
-        place = bisect_left([each.tokens for each in known], tokens)
+        place = bisect_left(self._sizes, tokens)
         if place == 0:
             return known[0].seconds
         if place == len(known):

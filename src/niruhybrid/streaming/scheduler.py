@@ -36,6 +36,9 @@ ATTENTION = 1.0
 MARGIN = 1.05
 """By how much admission exceeds the predicted time: what it lets in should also arrive."""
 
+PLENTY = 10
+"""Full batches' time before a deadline that is met without reckoning, while less than a batch waits."""
+
 STALE = 1.0
 """Seconds without a finished batch after which the cost model is no longer believed when it rules everything out."""
 
@@ -68,6 +71,7 @@ class Scheduler:
         self._last_query = float("-inf")
         self._last_learnt = float("-inf")
         self._hung = 0
+        self._dearest = 0.0  # what a full batch should take
         self._closed = False
 
     # --- at the door -------------------------------------------------------------------------------------------
@@ -150,6 +154,9 @@ class Scheduler:
             return "queue_full", self._full(lane, f"{lane.tokens} of {limit} tokens", "`queue_tokens`")
         if not predict or not tokens or not (lane.works or self._encoding):
             return None  # an idle encoder always tries: a model that is wrong must be able to learn
+        one_batch = lane.works < self._config.batch_size and lane.tokens + tokens <= self._ceiling
+        if one_batch and ticket.deadline - now > PLENTY * self._dearest:
+            return None  # by far: no need to reckon
         finish = self._predicted_finish(lane, tokens, now)
         if finish <= ticket.deadline:
             return None
@@ -271,6 +278,7 @@ class Scheduler:
         """
         seconds = self._returned(batch, now)
         self._model.observe(batch.tokens, seconds)
+        self._dearest = max(self._model.seconds(self._ceiling), self._model.seconds(batch.tokens))
         self._last_learnt = now
         self._ceiling = min(self._ceiling * _CEILING_STEP, self._config.max_batch_tokens)
         live: list[tuple[Ticket, Vector]] = []

@@ -201,7 +201,7 @@ class AsyncStreamProcessor(_Processor):
 
     async def submit_query(self, query: Query) -> QueryResult:
         """Encode one query and search for it; raises as `process_query` does."""
-        done = await self._engine.batcher.start_here(self._engine.job(self._engine.queries, query))
+        done = await self._engine.batcher.run(self._engine.job(self._engine.queries, query))
         return self._engine.queries.result(query, done)
 
     async def process_query_batch(self, queries: Iterable[object]) -> list[QueryResult]:
@@ -237,7 +237,7 @@ class AsyncStreamProcessor(_Processor):
 
     async def submit_document(self, document: Document) -> DataResult:
         """Encode and index one document; raises as `process_data` does."""
-        done = await self._engine.batcher.start_here(self._engine.job(self._engine.data, document))
+        done = await self._engine.batcher.run(self._engine.job(self._engine.data, document))
         return self._engine.data.result(document, done)
 
     async def process_data_batch(self, items: Iterable[object]) -> list[DataResult]:
