@@ -1,0 +1,148 @@
+"""Write docs/measured.md from the files in benchmarks/results/, so that no figure in it is typed by hand.
+
+Run by `make figures`; a test compares the page with what this program would write.
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+__all__ = ("main", "page")
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "measured.md"
+
+HEAD = """# Measured
+
+Every figure below is read from a file in `benchmarks/results/` by `make figures`; `make bench` measures again. Each
+benchmark says at its top what it does, checks its answers while it runs, and takes turns with what it is compared to.
+Medians; ratios hold better from machine to machine than absolute figures do.
+"""
+
+
+def page() -> str:
+    """Return the page as the results on disk have it."""
+    sections = (_encoder, _stream, _buffers, _scheduler, _serving)
+    return "\n".join([HEAD, *(line for section in sections for line in section())]).rstrip() + "\n"
+
+
+def main() -> int:
+    """Write the page."""
+    PAGE.write_text(page(), encoding="utf-8")
+    return 0
+
+
+def _result(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _section(title: str, name: str, result: dict[str, Any]) -> Iterator[str]:
+    machine = result["machine"]
+    versions = ", ".join(f"{package} {version}" for package, version in machine["versions"].items() if version)
+    where = f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {versions}"
+    yield from (f"## {title}", "", f"`benchmarks/results/{name}.json`: {where}.", "")
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> Iterator[str]:
+    names = list(head)
+    yield "| " + " | ".join(names) + " |"
+    yield "|---" + "|--:" * (len(names) - 1) + "|"
+    for row in rows:
+        yield "| " + " | ".join(str(cell) for cell in row) + " |"
+    yield ""
+
+
+def _encoder() -> Iterator[str]:
+    result = _result("encoder")
+    yield from _section("The encoder, beside sentence-transformers on the same weights", "encoder", result)
+    rows = (
+        (
+            name,
+            f"{case['ours_texts_per_s']['median']:.0f}",
+            f"{case['theirs_texts_per_s']['median']:.0f}",
+            f"{case['times_faster']['median']:.2f}",
+            f"{case['wanted']:.0f}",
+        )
+        for name, case in result["cases"].items()
+    )
+    yield from _table(("batch, one thread", "ours, texts/s", "theirs", "times faster", "wanted"), rows)
+    cosine = result["cosine"]
+    yield (
+        f"Cosine over {cosine['texts']} real texts: to theirs at least {cosine['to_theirs_min']:.5f}; a text alone "
+        f"to itself in a batch at least {cosine['alone_to_batched_min']:.5f}. Loaded in {result['load_s']:.1f} s."
+    )
+    yield ""
+
+
+def _stream() -> Iterator[str]:
+    result = _result("stream")
+    title = f"{result['questions']:,} real questions as a stream, beside the bare encoder"
+    yield from _section(title, "stream", result)
+    rows = (
+        (name, f"{found['texts_per_s']['median']:.0f}", f"{found['share']['median']:.3f}")
+        for name, found in result.items()
+        if isinstance(found, dict) and "share" in found
+    )
+    yield from _table(("", "texts/s", "share of the bare encoder's"), rows)
+
+
+def _buffers() -> Iterator[str]:
+    result = _result("buffers")
+    yield from _section(f"Buffers: {result['items']:,} items handed over in batches", "buffers", result)
+    jobs = result["items_per_second"]
+    names = list(dict.fromkeys(name.strip() for found in jobs.values() for name in found))
+    rows = []
+    for name in names:
+        cells = []
+        for found in jobs.values():
+            values = next((values for key, values in found.items() if key.strip() == name), None)
+            cells.append("" if values is None else f"{statistics.median(values) / 1e6:.2f}")
+        rows.append((name, *cells))
+    yield from _table(("million items/s", *jobs), rows)
+    yield "`add_many` is ours as well, given items in bulk; the others have no such call."
+    yield ""
+
+
+def _scheduler() -> Iterator[str]:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    report = import_module("scheduling.report")  # the benchmark's own table
+
+    result = _result("scheduler")
+    yield from _section("The scheduler, beside other batchers with the same encoder inside", "scheduler", result)
+    rows = (
+        (line.label.strip(), line.wanted, *(_cell(report.figure(found, line)) for found in result["results"].values()))
+        for line in report.LINES
+    )
+    yield from _table(("", "wanted", *result["results"]), rows)
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _serving() -> Iterator[str]:
+    result = _result("serving")
+    title = f"`POST /stream/query` over {result['documents']:,} documents, server on one core"
+    yield from _section(title, "serving", result)
+    columns = {
+        "answers_per_second": "answers/s",
+        "first_p50_ms": "first event p50, ms",
+        "first_p99_ms": "p99",
+        "last_p50_ms": "whole answer p50, ms",
+        "last_p99_ms": "p99",
+        "encode_p50_ms": "encode",
+        "search_p50_ms": "search",
+        "other_share": "neither, share",
+    }
+    rows = ((row["clients"], *(f"{row['median'][key]:.3g}" for key in columns)) for row in result["results"])
+    yield from _table(("clients", *columns.values()), rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
