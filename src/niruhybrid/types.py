@@ -286,8 +286,7 @@ class Hit:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
+class Timings(NamedTuple):
     """Where an item's time went, in seconds.
 
     Attributes:

@@ -182,8 +182,9 @@ class Engine:
     # --- jobs --------------------------------------------------------------------------------------------------
 
     def _query_job(self, query: Query) -> Job:
-        text = checked_text(query.text, what="query text", max_chars=self.config.max_text_chars)
-        return Job(query, "interactive", text, query.timeout or self.config.processing_timeout, None, query.session)
+        self._refuse_long(query.text, "query text")
+        timeout = query.timeout or self.config.processing_timeout
+        return Job(query, "interactive", query.text, timeout, None, query.session)
 
     def _data_job(self, document: Document) -> Job:
         timeout = document.timeout or self.config.processing_timeout
@@ -195,8 +196,12 @@ class Engine:
                 )
             return Job(document, "bulk", "", timeout, vector)
         text = _encoded_text(document)
-        checked_text(text, what="document text", max_chars=self.config.max_text_chars)
+        self._refuse_long(text, "document text")
         return Job(document, "bulk", text, timeout)
+
+    def _refuse_long(self, text: str, what: str) -> None:
+        if len(text) > self.config.max_text_chars:
+            checked_text(text, what=what, max_chars=self.config.max_text_chars)
 
     # --- the stage after encoding, in its thread -----------------------------------------------------------------
 

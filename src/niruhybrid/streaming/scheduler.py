@@ -63,6 +63,7 @@ class Scheduler:
         self._sessions: dict[str, Ticket] = {}
         self._deadlines: list[tuple[float, int, Ticket]] = []
         self._encoding: list[Batch] = []
+        self._compact_above = 64  # entries in `_deadlines` that need no look
         self._ended: list[Ended] = []
         self._ceiling = float(config.max_batch_tokens)
         self._order = 0
@@ -392,6 +393,8 @@ class Scheduler:
 
     def collect(self) -> list[Ended]:
         """Hand out, once, the items that ended by the scheduler's own decision."""
+        if not self._ended:
+            return []
         ended, self._ended = self._ended, []
         return ended
 
@@ -489,10 +492,13 @@ class Scheduler:
 
     def _compact(self) -> None:
         """Let go of ended tickets in the heap of deadlines before they outnumber the live ones."""
+        if len(self._deadlines) <= self._compact_above:
+            return
         live = sum(lane.ledger.waiting + lane.ledger.in_flight for lane in self._lanes.values())
         if len(self._deadlines) > 2 * live + 64:
             self._deadlines = [entry for entry in self._deadlines if entry[2].state != "ended"]
             heapq.heapify(self._deadlines)
+        self._compact_above = 2 * live + 64
 
     def _next_order(self) -> int:
         self._order += 1
