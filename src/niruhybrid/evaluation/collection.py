@@ -71,14 +71,14 @@ def read_collection(folder: str | Path) -> Collection:
     judgements = {name: grades[name] for name in asked}
     known = {document.id for document in documents}
     counts = {
-        "documents have neither title nor text and are left out": blank,
-        "queries have no relevant document and are not asked": len(queries) - len(asked),
-        "judged queries are not among the queries": len(grades.keys() - queries.keys()),
-        "judgements are about documents that are not in the corpus": sum(
+        "documents with neither title nor text, left out": blank,
+        "queries with no relevant document, not asked": len(queries) - len(asked),
+        "judged queries that are not among the queries": len(grades.keys() - queries.keys()),
+        "judgements of documents that are not there": sum(
             name not in known for of_query in judgements.values() for name in of_query
         ),
     }
-    notes = tuple(f"{count:,} {what}" for what, count in counts.items() if count)
+    notes = tuple(f"{what}: {count:,}" for what, count in counts.items() if count)
     return Collection(root.resolve().name, tuple(documents), asked, judgements, notes)
 
 

@@ -90,6 +90,7 @@ def _print(evaluations: Sequence["Evaluation"], losers: int) -> None:
     if not console.is_terminal:  # a file has no width to fit
         console.width = max(console.width, _FEWEST_COLUMNS)
     table = Table("collection", "documents", "queries", "mode", *MEASURES)
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:3] + table.columns[4:]:
         column.justify = "right"
     rows = [(Text(each.name), f"{each.documents:,}", f"{each.queries:,}", each.means) for each in evaluations]
