@@ -63,21 +63,37 @@ def test_losers_are_the_queries_where_hybrid_is_behind_the_better_half() -> None
 
 
 def test_losers_come_with_their_figures_the_greatest_loss_first() -> None:
-    # both halves are right about different queries; where the weight is all on the dense half, hybrid is its copy
-    texts = {"a": "tide", "b": "tide " + "sand " * 6, "c": "sand tide " * 3 + "wave " * 9}
-    queries = {"q1": "tide sand", "q2": "tide"}
-    judged = {"q1": {"c": 1}, "q2": {"b": 1}}
-    for weight in (0.0, 1.0):
-        found = evaluate(
-            collection(texts, queries, judged), VectorCache(HashEncoder(), None), StoreConfig(dense_weight=weight)
+    # lengths and counts make the halves disagree; with all the weight on the words, hybrid is their copy
+    words = ("tide", "sand", "wave", "wind", "salt")
+    texts = {f"d{n}": " ".join(words[n * k % 5] for k in range(1, 3 + n % 7)) for n in range(40)}
+    queries = {f"q{n}": f"{words[n % 5]} {words[n // 5]}" for n in range(25)}
+    judged = {name: {f"d{at}": 1} for at, name in enumerate(queries)}
+    found = evaluate(
+        collection(texts, queries, judged), VectorCache(HashEncoder(), None), StoreConfig(dense_weight=0.0)
+    )
+    losses = [loser.loss for loser in found.losers]
+    assert len(set(losses)) > 2
+    assert losses == sorted(losses, reverse=True)
+    assert all(loser.hybrid == loser.lexical < loser.dense for loser in found.losers)
+    assert all(loser.text == queries[loser.query] for loser in found.losers)
+    assert found.to_dict(1)["losers"] == [found.losers[0]._asdict()]
+
+
+def test_many_queries_each_get_their_own_answer() -> None:
+    names = [f"d{number}" for number in range(70)]
+    found = measured(
+        collection(
+            {name: f"word{name}" for name in names},
+            {name: f"word{name}" for name in names},
+            {name: {name: 1} for name in names},
         )
-        for loser in found.losers:
-            copied = loser.lexical if weight == 0.0 else loser.dense
-            assert loser.hybrid == copied < max(loser.lexical, loser.dense)
-            assert loser.text == queries[loser.query]
-        losses = [loser.loss for loser in found.losers]
-        assert losses == sorted(losses, reverse=True)
-        assert found.to_dict(1)["losers"] == [loser._asdict() for loser in found.losers[:1]]
+    )
+    assert all(values["nDCG@10"] == 1.0 for values in found.means.values())
+
+
+def test_of_equal_scores_the_ranking_of_the_store_counts() -> None:
+    texts = {"a": "tide", "b": "tide", "c": "sand"}
+    assert measured(collection(texts, {"q": "tide"}, {"q": {"a": 1}})).means["hybrid"]["MRR@10"] == 1.0
 
 
 def test_the_mean_counts_each_collection_the_same() -> None:

@@ -1,4 +1,5 @@
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,6 +82,25 @@ def test_the_files_least_used_make_room(tmp_path: Path) -> None:
     cache.encode([f"more {number}" for number in range(256)])
     assert not first.exists()
     assert len(list(tmp_path.glob("*.npy"))) == 3
+
+
+def test_what_is_used_again_stays(tmp_path: Path) -> None:
+    cache = VectorCache(HashEncoder(dimension=8), tmp_path, max_bytes=2 * (8 * 4 * 256 + 128))
+    cache.encode(TEXTS[:256])
+    (used,) = tmp_path.glob("*.npy")
+    cache.encode(TEXTS[256:512])
+    for path in tmp_path.glob("*.npy"):
+        os.utime(path, (1.0, 1.0) if path == used else (2.0, 2.0))
+    cache.encode(TEXTS[:256])
+    cache.encode([f"more {number}" for number in range(256)])
+    assert used.exists()
+
+
+def test_a_file_of_another_length_is_made_again(tmp_path: Path) -> None:
+    VectorCache(HashEncoder(), tmp_path).encode(TEXTS[:10])
+    (file,) = tmp_path.glob("*.npy")
+    np.save(file, HashEncoder().encode(TEXTS[:9]), allow_pickle=False)
+    assert len(VectorCache(HashEncoder(), tmp_path).encode(TEXTS[:10])) == 10
 
 
 def test_a_folder_that_cannot_be_written_to_costs_time_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
