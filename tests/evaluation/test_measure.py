@@ -92,8 +92,8 @@ def test_many_queries_each_get_their_own_answer() -> None:
 
 
 def test_of_equal_scores_the_ranking_of_the_store_counts() -> None:
-    texts = {"a": "tide", "b": "tide", "c": "sand"}
-    assert measured(collection(texts, {"q": "tide"}, {"q": {"a": 1}})).means["hybrid"]["MRR@10"] == 1.0
+    texts = {"b": "tide", "a": "tide", "c": "sand"}
+    assert measured(collection(texts, {"q": "tide"}, {"q": {"b": 1}})).means["hybrid"]["MRR@10"] == 1.0
 
 
 def test_the_mean_counts_each_collection_the_same() -> None:
