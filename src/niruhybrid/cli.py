@@ -19,6 +19,8 @@ try:
     import click
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from niruhybrid.evaluation.command import eval_command
 except ModuleNotFoundError as err:
     sys.exit(f"niru: the package {err.name!r} is missing: pip install 'niruhybrid[server]'")
 
@@ -59,6 +61,8 @@ def _niru(context: click.Context, config: str | None) -> None:
     """Ask, feed and serve a NiruHybrid pipeline."""
     context.obj = config
 
+
+_niru.add_command(eval_command)
 
 _store_option = click.option("--store", type=click.Path(dir_okay=False), help="File of the store.")
 _model_option = click.option("--model", help="Folder or hub name of the encoder's model.")

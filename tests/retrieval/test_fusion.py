@@ -1,10 +1,11 @@
+import math
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from niruhybrid.retrieval.fusion import convex, min_max, ranked, rrf, share_of_best
+from niruhybrid.retrieval.fusion import convex, min_max, ranked, rrf, share_of_best, term_norm, weighted_sum
 
 ROWS = st.integers(1, 30)
 COSINES = st.dictionaries(ROWS, st.floats(-1.0, 1.0, width=32))
@@ -14,22 +15,26 @@ Halves = dict[int, float]
 FORMULAS: dict[str, Callable[[Halves, Halves, float], Halves]] = {
     "convex": convex,
     "rrf": lambda dense, lexical, _: rrf(dense, lexical),
+    "weighted_sum": lambda dense, lexical, weight: weighted_sum(dense, lexical, weight, 7.5),
 }
+SHARES = ("convex", "rrf")
 
 
-@pytest.fixture(params=FORMULAS)
+@pytest.fixture(params=SHARES)
 def fuse(request: pytest.FixtureRequest) -> Callable[[Halves, Halves, float], Halves]:
     return FORMULAS[request.param]
 
 
 @pytest.mark.parametrize("formula", FORMULAS)
 @given(dense=COSINES, lexical=BM25, weight=WEIGHTS)
-def test_fusion_keeps_every_row_and_scores_it_from_0_to_1(
-    formula: str, dense: Halves, lexical: Halves, weight: float
-) -> None:
-    fused = FORMULAS[formula](dense, lexical, weight)
-    assert fused.keys() == dense.keys() | lexical.keys()
-    assert all(0.0 <= score <= 1.0 for score in fused.values())
+def test_fusion_keeps_every_row(formula: str, dense: Halves, lexical: Halves, weight: float) -> None:
+    assert FORMULAS[formula](dense, lexical, weight).keys() == dense.keys() | lexical.keys()
+
+
+@pytest.mark.parametrize("formula", SHARES)
+@given(dense=COSINES, lexical=BM25, weight=WEIGHTS)
+def test_shares_are_from_0_to_1(formula: str, dense: Halves, lexical: Halves, weight: float) -> None:
+    assert all(0.0 <= score <= 1.0 for score in FORMULAS[formula](dense, lexical, weight).values())
 
 
 @pytest.mark.parametrize("formula", FORMULAS)
@@ -84,3 +89,52 @@ def test_equal_scores_are_equal_after_normalisation_and_the_lower_row_comes_firs
 
 def test_the_weakest_match_of_words_still_counts() -> None:
     assert share_of_best({1: 4.0, 2: 1.0}) == {1: 1.0, 2: 0.25}
+
+
+def test_a_weighted_sum_adds_the_cosine_and_the_share_of_the_terms() -> None:
+    fused = weighted_sum({1: 0.9, 2: -0.5}, {2: 8.0, 1: 2.0}, 0.75, 4.0)
+    assert fused == pytest.approx({1: 0.675 + 0.125, 2: -0.375 + 0.5})
+
+
+def test_in_a_weighted_sum_a_row_of_words_only_is_as_near_as_the_farthest_of_the_nearest() -> None:
+    assert weighted_sum({1: 0.9, 2: 0.5}, {3: 8.0}, 0.5, 4.0) == pytest.approx({1: 0.45, 2: 0.25, 3: 0.25 + 1.0})
+
+
+def test_a_row_without_words_counts_the_same_whether_others_have_them_or_not() -> None:
+    alone = weighted_sum({1: 0.8}, {}, 0.7, 4.0)
+    assert alone == pytest.approx({1: 0.56})
+    assert weighted_sum({1: 0.8}, {2: 3.0}, 0.7, 4.0)[1] == alone[1]
+
+
+def test_a_half_that_is_not_asked_leaves_all_the_weight_to_the_other() -> None:
+    assert weighted_sum({1: 0.8, 2: -0.2}, None, 0.7, 4.0) == pytest.approx({1: 0.8, 2: -0.2})
+    assert weighted_sum(None, {1: 2.0}, 0.7, 4.0) == pytest.approx({1: 0.5})
+    assert weighted_sum(None, None, 0.7, 4.0) == {}
+
+
+@given(dense=st.dictionaries(ROWS, st.floats(-1.0, 1.0, width=32), min_size=1), lexical=BM25, weight=WEIGHTS)
+def test_a_weighted_sum_scores_a_row_by_itself(dense: Halves, lexical: Halves, weight: float) -> None:
+    fused = weighted_sum(dense, lexical, weight, 7.5)
+    for row in dense:
+        words = {row: lexical[row]} if row in lexical else {}
+        assert weighted_sum({row: dense[row]}, words, weight, 7.5)[row] == fused[row]
+
+
+@given(lexical=st.dictionaries(ROWS, st.floats(1e-3, 50.0), min_size=1), factor=st.sampled_from((0.5, 2.0, 4.0)))
+def test_the_unit_of_bm25_does_not_matter(lexical: Halves, factor: float) -> None:
+    scaled = {row: score * factor for row, score in lexical.items()}
+    fused = weighted_sum({1: 0.5}, scaled, 0.7, term_norm([3.0 * factor, 4.0 * factor]))
+    assert fused == pytest.approx(weighted_sum({1: 0.5}, lexical, 0.7, term_norm([3.0, 4.0])))
+
+
+def test_the_norm_is_the_length_of_the_term_vector_and_1_without_terms() -> None:
+    assert term_norm([3.0, 4.0]) == 5.0
+    assert term_norm([2.5]) == 2.5
+    assert term_norm([]) == term_norm([0.0]) == 1.0
+
+
+@given(weights=st.lists(st.floats(0.1, 20.0), min_size=1, max_size=12), data=st.data())
+def test_words_add_at_most_the_root_of_their_number(weights: list[float], data: st.DataObject) -> None:
+    matched = [data.draw(st.floats(0.01, 1.0)) for _ in weights]
+    score = sum(weight * share for weight, share in zip(weights, matched, strict=True))
+    assert weighted_sum(None, {1: score}, 0.7, term_norm(weights))[1] <= math.sqrt(len(weights)) + 1e-9

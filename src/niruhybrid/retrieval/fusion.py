@@ -1,16 +1,59 @@
 """Fusion: one ranking from the scores of the dense and the lexical half. Pure functions, one per formula.
 
 A half is a mapping from row to score, higher is better; what a half did not find is not in it. The order of a mapping
-never matters. Scores come back between 0 and 1, and can be compared within one result only.
+never matters. `weighted_sum` scores a document by itself, so its scores can be compared between searches with one
+query; those of `convex` and `rrf` lie between 0 and 1 and can be compared within one result only.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 
-__all__ = ("convex", "min_max", "ranked", "rrf", "share_of_best")
+__all__ = ("convex", "min_max", "ranked", "rrf", "share_of_best", "term_norm", "weighted_sum")
 
 Scores = Mapping[int, float]
 
 RRF_K = 60
+
+
+def weighted_sum(dense: Scores | None, lexical: Scores | None, weight: float, norm: float) -> dict[int, float]:
+    """Return `weight` times the cosine plus the rest times BM25 over the length of the query's term vector.
+
+    Both halves are inner products with a query vector, of an embedding and of term weights. The embedding has length 1;
+    dividing BM25 by `norm` gives the terms the same, as the vector space model does (Salton and Buckley,
+    "Term-weighting approaches in automatic text retrieval", Information Processing & Management 24, 1988). Nothing is
+    stretched over what happened to be found, so a query whose words hardly match keeps its small lexical score: the
+    linear combination of Bruch, Gai and Ingber (see `convex`) with bounds known beforehand.
+
+    Args:
+        dense: inner products of unit vectors. A row that is only in `lexical` counts as the lowest of them, which it
+            can't exceed where these are the nearest rows; give its own for an exact score. None where meaning is not
+            to count.
+        lexical: BM25 scores, above 0; a row that is only in `dense` has 0. None where words are not to count.
+        weight: share of the dense half, 0 to 1. A half that is None leaves the other all of it.
+        norm: `term_norm` of the query; any positive number where nothing was found.
+
+    Returns:
+        A score for each row of either half. The cosine is at most 1; the lexical part is at most the square root of
+        the number of different terms, and about 1 where a document answers the query's rare words.
+    """
+    share = 0.0 if dense is None else 1.0 if lexical is None else weight
+    near, worded = dense or {}, lexical or {}
+    low = min(near.values(), default=0.0)
+    return {
+        row: share * near.get(row, low) + (1.0 - share) * worded.get(row, 0.0) / norm
+        for row in near.keys() | worded.keys()
+    }
+
+
+def term_norm(bounds: Iterable[float]) -> float:
+    """Return the Euclidean length of a query's term vector, 1 for a query without terms.
+
+    Args:
+        bounds: for each different term of the query, what it can add to a document's BM25 at the most: its inverse
+            document frequency, times its count in the query, times `k1 + 1` where the score has that factor. Terms
+            that no document has belong to it: they say how little of the query words can answer.
+    """
+    return math.hypot(*bounds) or 1.0
 
 
 def convex(dense: Scores, lexical: Scores, weight: float) -> dict[int, float]:

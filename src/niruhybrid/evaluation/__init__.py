@@ -1,0 +1,1 @@
+"""Measuring how well the store finds what people judged to be relevant."""
