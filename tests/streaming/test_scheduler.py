@@ -240,13 +240,23 @@ def test_the_next_due_is_the_first_deadline_or_hang_and_none_when_idle() -> None
 
 def test_what_this_batch_cannot_serve_in_time_is_given_up_before_it_is_encoded() -> None:
     desk = Desk(now=0.0)
-    desk.offer("lesson")
-    desk.encode(desk.take(), 0.2)
+    for number in range(12):
+        desk.offer(f"lesson {number}")
+        desk.encode(desk.take(), 0.2)
     desk.offer("late", timeout=0.1)
     desk.offer("fine", timeout=1.0)
     assert desk.take().texts == ["fine"]
     assert desk.ended() == {"late": DeadlineExceededError}
     desk.check()
+
+
+def test_one_dear_batch_is_no_reason_to_give_up_those_that_wait() -> None:
+    desk = Desk()
+    desk.offer("the first of its size")
+    first = desk.take()
+    desk.offer("next", timeout=0.35)
+    desk.encode(first, 0.2)
+    assert desk.take().texts == ["next"]
 
 
 def test_a_model_that_expects_too_much_may_learn_again() -> None:

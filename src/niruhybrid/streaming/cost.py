@@ -85,6 +85,13 @@ class CostModel:
         slope = max(0.0, (high.seconds - low.seconds) / span) if span > 0 else 0.0
         return low.seconds + slope * (tokens - low.tokens)
 
+    def at_least(self, tokens: float) -> float:
+        """Return what a batch of `tokens` padded tokens takes almost certainly: little is certain after one batch."""
+        if not self._known:
+            return 0.0
+        near = self._known[min(bisect_left(self._sizes, tokens), len(self._known) - 1)]
+        return max(0.0, self.seconds(tokens) - _SURE * near.spread)
+
     def tokens_within(self, seconds: float, most: int) -> int:
         """Return the largest number of tokens, 1 to `most`, that should take no longer than `seconds`.
 

@@ -240,7 +240,7 @@ class Scheduler:
         to expect too much must be able to learn.
         """
         longest = max((work.tokens for work in works), default=0)
-        done = now + self._model.seconds(longest * len(works))
+        done = now + self._model.at_least(longest * len(works))
         late = [ticket for work in works for ticket in work.tickets if ticket.deadline < done]
         if not late:
             return works
