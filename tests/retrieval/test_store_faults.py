@@ -64,13 +64,15 @@ def test_a_reopened_store_is_as_it_was(path: Path, durability: str) -> None:
         assert store.upsert([entry("c", "sea")]) == watermark + 1
 
 
-def test_a_lexical_index_that_is_gone_is_built_again(filled: Path) -> None:
-    raw = apsw.Connection(str(filled))
-    raw.execute("DROP TABLE lexical")
+def test_a_store_of_the_first_format_is_taken_over(filled: Path) -> None:
+    with sqlite3.connect(filled) as raw:
+        raw.executescript("ALTER TABLE vectors DROP COLUMN checksum; PRAGMA user_version = 1;")
+        raw.execute("UPDATE documents SET terms = replace(terms, char(31), ' ')")
     raw.close()
-    with EmbeddedStore(filled) as store:
-        assert by_words(store, "word7") == ["d7"]
-        assert len(by_words(store, "common")) == 200
+    for _ in range(2):
+        with EmbeddedStore(filled) as store:
+            assert by_words(store, "word7") == ["d7"]
+            assert len(by_words(store, "common")) == len(by_meaning(store, "common")) == 200
 
 
 def test_an_open_store_can_not_be_opened_again(path: Path) -> None:
@@ -115,12 +117,19 @@ def test_a_truncated_file_is_reported(filled: Path, share: float) -> None:
         EmbeddedStore(filled)
 
 
-@pytest.mark.parametrize("damage", ["DELETE FROM vectors WHERE row = 7", "UPDATE vectors SET vector = x'00'"])
-def test_missing_vectors_are_reported(filled: Path, damage: str) -> None:
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("DELETE FROM vectors WHERE row = 7", "row 7 has no vector"),
+        ("UPDATE vectors SET vector = x'00' WHERE row = 7", "vector of row 7 is damaged"),
+        ("UPDATE vectors SET vector = zeroblob(64) WHERE row = 7", "vector of row 7 is damaged"),
+    ],
+)
+def test_damaged_vectors_are_reported(filled: Path, damage: str, told: str) -> None:
     with sqlite3.connect(filled) as raw:
         raw.execute(damage)
     raw.close()
-    with pytest.raises(StoreCorruptError, match="200 documents"):
+    with pytest.raises(StoreCorruptError, match=told):
         EmbeddedStore(filled)
 
 
