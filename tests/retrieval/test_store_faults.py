@@ -66,7 +66,7 @@ def test_a_reopened_store_is_as_it_was(path: Path, durability: str) -> None:
 
 def test_a_store_of_the_first_format_is_taken_over(filled: Path) -> None:
     with sqlite3.connect(filled) as raw:
-        raw.executescript("ALTER TABLE vectors DROP COLUMN checksum; PRAGMA user_version = 1;")
+        raw.executescript("ALTER TABLE vectors DROP COLUMN checksum; DROP TABLE checkpoint; PRAGMA user_version = 1;")
         raw.execute("UPDATE documents SET terms = replace(terms, char(31), ' ')")
     raw.close()
     for _ in range(2):

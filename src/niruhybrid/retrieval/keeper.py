@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from niruhybrid.retrieval.recovery import Checkpoints
 from niruhybrid.retrieval.snapshot import Snapshot
 
 __all__ = ("Keeper",)
@@ -24,15 +25,17 @@ class Keeper:
     Args:
         snapshot: the first state.
         watermark: says which state is committed; called with `changing` held.
+        checkpoints: where to keep states.
 
     Attributes:
         changing: to be held from looking at the newest state until the next one is committed or given up.
     """
 
-    def __init__(self, snapshot: Snapshot, watermark: Callable[[], int]) -> None:
+    def __init__(self, snapshot: Snapshot, watermark: Callable[[], int], checkpoints: Checkpoints) -> None:
         self.changing = threading.Lock()
         self._states: tuple[Snapshot, ...] = (snapshot,)
         self._watermark = watermark
+        self._checkpoints = checkpoints
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
 
@@ -46,18 +49,23 @@ class Keeper:
 
     def wake(self) -> None:
         """Have the thread work if there is something worth doing; called with `changing` held."""
-        if self._stopped.is_set() or self._thread is not None or self._states[-1].upkeep() is None:
+        newest = self._states[-1]
+        if self._stopped.is_set() or self._thread is not None:
+            return
+        if newest.upkeep() is None and not self._checkpoints.due(newest):
             return
         self._thread = threading.Thread(target=self._run, name="niru-store-upkeep", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and wait for its end; states stay."""
+        """End the thread, wait for its end, and write a checkpoint if one is due; states stay."""
         self._stopped.set()
         with self.changing:
             thread = self._thread
         if thread is not None:
             thread.join()
+        if self._states and self._checkpoints.due(self._states[-1]):
+            self._checkpoints.write(self._newest())
 
     def forget(self) -> None:
         """Release the memory of the states."""
@@ -69,9 +77,13 @@ class Keeper:
             with self.changing:
                 before = self._newest()
                 work = None if self._stopped.is_set() else before.upkeep()
-                if work is None:
+                due = not self._stopped.is_set() and self._checkpoints.due(before)
+                if work is None and not due:
                     self._thread = None
                     return
+            if work is None:
+                self._checkpoints.write(before)
+                continue
             began = time.monotonic()
             try:
                 made = work(before, self._stopped.is_set)

@@ -98,19 +98,15 @@ class LexicalIndex:
         vocabulary: dict[str, int],
         parts: Sequence[Postings] = (),
         frequencies: Ints | None = None,
-        lengths: Floats | None = None,
+        lengths: Growing[np.float32] | None = None,
+        live: Allowed | None = None,
     ) -> Self:
-        """Return an index of given postings, or an empty one."""
-        known = np.empty(0, np.float32) if lengths is None else lengths
+        """Return an index of given postings, of which the documents that are `live` are there, or an empty one."""
+        known = Growing[np.float32].empty(np.float32) if lengths is None else lengths
         counted = np.zeros(0, np.int32) if frequencies is None else frequencies
+        there = known.items[live] if live is not None else known.items
         return cls(
-            vocabulary,
-            tuple(parts),
-            counted,
-            Growing.of(known),
-            len(known),
-            int(known.sum(dtype=np.int64)),
-            _Journal.blank(),
+            vocabulary, tuple(parts), counted, known, len(there), int(there.sum(dtype=np.float64)), _Journal.blank()
         )
 
     @property
@@ -187,6 +183,15 @@ class LexicalIndex:
         lengths = self.lengths.items[live]
         part = self._one_part(0, np.where(live, np.cumsum(live) - 1, _GONE), lengths)
         return self._with(part, Growing.of(lengths))
+
+    def terms_of(self, slots: Ints) -> dict[int, list[str]]:
+        """Return the different terms of documents, in no particular order; of an index without a journal."""
+        names = list(self.vocabulary)
+        found: dict[int, list[str]] = {slot: [] for slot in slots.tolist()}
+        for part in self.parts:
+            for term, slot in part.terms_of(slots):
+                found[slot].append(names[term])
+        return found
 
     def followed_by(self, before: Self, after: Self) -> Self:
         """Return the index that this one becomes by the changes that led from `before` to `after`.

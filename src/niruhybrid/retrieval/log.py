@@ -57,6 +57,7 @@ CREATE TABLE documents (
     terms TEXT NOT NULL
 );
 CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL, checksum INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE checkpoint (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), name TEXT NOT NULL);
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
@@ -67,6 +68,7 @@ DROP TABLE IF EXISTS lexical;
 ALTER TABLE vectors ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
 UPDATE vectors SET checksum = crc32(vector);
 UPDATE documents SET terms = replace(terms, ' ', char(31));
+CREATE TABLE checkpoint (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), name TEXT NOT NULL);
 PRAGMA user_version = {VERSION};
 """
 
@@ -222,12 +224,26 @@ class Session:
         self.executemany("DELETE FROM documents WHERE row = ?", keys)
         self.executemany("DELETE FROM vectors WHERE row = ?", keys)
 
+    def checkpoint(self) -> str | None:
+        """Return the name of the file with derived indexes that belongs to this log; None for none."""
+        return next((name for (name,) in self.execute("SELECT name FROM checkpoint")), None)
+
+    def set_checkpoint(self, name: str) -> None:
+        """Name the file with derived indexes that belongs to this log."""
+        self.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?)", (name,))
+
     def advance(self, state: State) -> None:
         """Set the state that this transaction leaves."""
         self.execute(
             "UPDATE state SET watermark = ?, last_row = ?, dimension = ?",
             (state.watermark, state.last_row, state.dimension),
         )
+
+
+def as_kept(metadata: Metadata) -> Metadata:
+    """Return metadata as it will come back: JSON."""
+    kept: Metadata = orjson.loads(orjson.dumps(dict(metadata))) if metadata else {}
+    return kept
 
 
 def joined(terms: Iterable[str]) -> str:

@@ -103,6 +103,18 @@ class Postings:
         """Return a bound of the saturation of a common term, at any `average` document length."""
         return float(self.peaks[row]) * max(1.0, average / self.average)
 
+    def terms_of(self, slots: Ints) -> list[tuple[int, int]]:
+        """Return each term of each of the documents, with the document."""
+        at = np.flatnonzero(np.isin(self.slots, slots))
+        rare = self.terms[np.searchsorted(self.starts, at, side="right") - 1]
+        inside = slots[(slots >= self.span.start) & (slots < self.span.stop)]
+        rows, places = np.nonzero(self.table[:, inside - self.span.start])
+        names = np.fromiter(self.common, np.int32, len(self.common))
+        return [
+            *zip(rare.tolist(), self.slots[at].tolist(), strict=True),
+            *zip(names[rows].tolist(), inside[places].tolist(), strict=True),
+        ]
+
     def entries(self) -> tuple[Ints, Ints, Ints]:
         """Return term, slot and occurrences of each entry; slots ascend for the same term."""
         rows, places = np.nonzero(self.table)

@@ -131,6 +131,10 @@ class Snapshot:
         dense = self.dense.sieved(live, stopped) if self.dense.outgrown else self.dense
         return replace(self, dense=dense, lexical=self.lexical.merged(live))
 
+    def without_journal(self) -> Self:
+        """Return the same state, fit to be written to a file."""
+        return replace(self, lexical=self.lexical.merged(self.live.items)) if self.lexical.unmerged else self
+
     def compacted(self, stopped: Callable[[], bool]) -> Self:
         """Return the same state with the slots of documents that are gone closed up."""
         live = self.live.items

@@ -13,8 +13,8 @@ from niruhybrid.config import StoreConfig
 from niruhybrid.errors import InvalidVectorError, StoreError
 from niruhybrid.retrieval.keeper import Keeper
 from niruhybrid.retrieval.lexical import MAX_QUERY_TERMS
-from niruhybrid.retrieval.log import Log, Record, Session, State, joined, split
-from niruhybrid.retrieval.recovery import caught_up
+from niruhybrid.retrieval.log import Log, Record, Session, State, as_kept, joined, split
+from niruhybrid.retrieval.recovery import Checkpoints, Recovery, opened
 from niruhybrid.retrieval.search import best_slots
 from niruhybrid.retrieval.snapshot import Additions, Snapshot
 from niruhybrid.types import Document, Hit, IndexEntry, SearchRequest, SearchResponse, Vector
@@ -46,17 +46,25 @@ class EmbeddedStore:
     def __init__(self, path: str | Path | None = None, *, config: StoreConfig | None = None) -> None:
         self._config = config or StoreConfig()
         chosen = path if path is not None else self._config.path
-        self._log = Log(None if chosen is None else Path(chosen), self._config.durability)
+        file = None if chosen is None else Path(chosen)
+        self._log = Log(file, self._config.durability)
         try:
             with self._log.read() as session:
-                snapshot = caught_up(Snapshot.empty(0), session)
+                snapshot, self._recovery = opened(file, session)
         except BaseException:
             self._log.close()
             raise
-        self._keeper = Keeper(snapshot, self._watermark)
+        last = snapshot.rows.items[-1] if self._recovery.checkpoint is not None and len(snapshot.rows) else 0
+        checkpoints = Checkpoints(file, self._log, int(last) - self._recovery.added)
+        self._keeper = Keeper(snapshot, self._watermark, checkpoints)
         with self._keeper.changing:
             self._keeper.wake()
-        _log.info("store_opened rows=%d watermark=%d", len(snapshot), snapshot.watermark)
+        _log.info("store_opened rows=%d watermark=%d %s", len(snapshot), snapshot.watermark, self._recovery)
+
+    @property
+    def recovery(self) -> Recovery:
+        """How the indexes came to be when the store was opened."""
+        return self._recovery
 
     def upsert(self, entries: Sequence[IndexEntry], /) -> int:
         """Keep all entries or none, replacing those with the same id (the last of a batch wins).
@@ -82,7 +90,8 @@ class EmbeddedStore:
             rows = range(before.last_row + 1, after.last_row + 1)
             replaced = _taken_out(session, latest)
             session.insert(rows, records, terms, vectors)
-            added = Additions(rows, vectors, terms, [record.metadata for record in records])
+            metadata = [as_kept(record.metadata) for record in records]
+            added = Additions(rows, vectors, terms, metadata)
             self._keeper.offer(state, state.changed(after.watermark, replaced, added))
             session.advance(after)
         return after.watermark
