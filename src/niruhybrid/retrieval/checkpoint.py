@@ -134,7 +134,7 @@ def _taken_apart(snapshot: Snapshot) -> tuple[dict[str, Any], Arrays]:
     return facts, arrays
 
 
-_PART = ("terms", "starts", "slots", "counts", "table", "peaks")
+_PART = ("terms", "starts", "slots", "counts", "table", "rough")
 _COLUMN = ("numbers", "slots", "codes")
 
 

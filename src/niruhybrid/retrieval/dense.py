@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niruhybrid.retrieval.growing import Growing
-from niruhybrid.retrieval.maxscore import best
+from niruhybrid.retrieval.matching import best
 from niruhybrid.retrieval.sieve import Sieve, products
 from niruhybrid.types import Vector
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niruhybrid.retrieval.growing import Growing
-from niruhybrid.retrieval.maxscore import Collection, best, best_matches, highest
+from niruhybrid.retrieval.matching import Collection, best, best_matches, highest
 from niruhybrid.retrieval.postings import K1, MOST_COUNTED, Postings, merged, saturation, spread
 
 __all__ = ("MAX_QUERY_TERMS", "LexicalIndex")

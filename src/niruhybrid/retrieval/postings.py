@@ -16,6 +16,7 @@ Ints = NDArray[Any]
 Floats = NDArray[np.float32]
 
 MOST_COUNTED = np.iinfo(np.uint16).max
+ROUNDED = 255
 _COMMON = 16  # a term that one document in so many has takes less room in a table, and is looked up faster
 
 
@@ -48,8 +49,9 @@ class Postings:
         counts: `(p,)` uint16; 65,535 stands for any higher number, too.
         common: row in `table` of each common term.
         table: `(c, documents)` uint16.
-        peaks: `(c,)` float32, the highest saturation of each common term.
-        average: document length that `peaks` were computed with.
+        rough: `(c, documents)` uint8, saturation at `average` as a share of 255, rounded, but 1 at the least where the
+            term is there.
+        average: document length that `rough` was computed with.
     """
 
     span: slice
@@ -59,7 +61,7 @@ class Postings:
     counts: Ints
     common: Mapping[int, int]
     table: Ints
-    peaks: Floats
+    rough: Ints
     average: float
 
     @classmethod
@@ -70,7 +72,7 @@ class Postings:
             span: the slots of the documents.
             entries: term, slot and occurrences (uint16) of each; slots ascend for the same term.
             lengths: terms of each document, by slot.
-            average: document length to compute `peaks` with.
+            average: document length to compute `rough` with.
         """
         order = np.argsort(entries[0], kind="stable")
         terms, slots, counts = (column[order] for column in entries)
@@ -81,11 +83,13 @@ class Postings:
         for row, (start, size) in enumerate(zip(firsts[many].tolist(), sizes[many].tolist(), strict=True)):
             table[row, slots[start : start + size] - span.start] = counts[start : start + size]
         against = spread(lengths[span], average)
-        peaks = np.array([saturation(row, against).max() for row in table], np.float32)
+        rough = np.zeros(table.shape, np.uint8)
+        for row, counted in enumerate(table):
+            rough[row] = np.maximum(np.rint(saturation(counted, against) * ROUNDED), counted > 0)
         common = {term: row for row, term in enumerate(terms[firsts[many]].tolist())}
         rare = np.repeat(~many, sizes)
         starts = np.append(0, np.cumsum(sizes[~many]))
-        return cls(span, terms[firsts[~many]], starts, slots[rare], counts[rare], common, table, peaks, average)
+        return cls(span, terms[firsts[~many]], starts, slots[rare], counts[rare], common, table, rough, average)
 
     def __len__(self) -> int:
         return len(self.slots) + self.table.size
@@ -98,10 +102,6 @@ class Postings:
             known = self.terms[at] == wanted
             bounds[known, 0], bounds[known, 1] = self.starts[at[known]], self.starts[at[known] + 1]
         return bounds
-
-    def peak(self, row: int, average: float) -> float:
-        """Return a bound of the saturation of a common term, at any `average` document length."""
-        return float(self.peaks[row]) * max(1.0, average / self.average)
 
     def terms_of(self, slots: Ints) -> list[tuple[int, int]]:
         """Return each term of each of the documents, with the document."""
@@ -136,7 +136,7 @@ def merged(
         entries: term, slot and occurrences of more documents, with slots above; slots ascend for the same term.
         places: new slot of each old one, ascending; below 0 for documents that are gone.
         lengths: terms of each document, by new slot.
-        average: document length to compute `peaks` with.
+        average: document length to compute `rough` with.
     """
     columns = zip(*(part.entries() for part in parts), entries, strict=True)
     terms, slots, counts = (np.concatenate(column) for column in columns)
