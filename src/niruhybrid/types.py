@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import orjson
@@ -21,6 +21,7 @@ from niruhybrid.errors import (
     InvalidVectorError,
     NiruError,
 )
+from niruhybrid.filters import Filter, checked_filter
 
 __all__ = (
     "BufferStats",
@@ -31,6 +32,7 @@ __all__ = (
     "Metadata",
     "Query",
     "QueryResult",
+    "SearchMode",
     "SearchRequest",
     "SearchResponse",
     "StreamEvent",
@@ -45,6 +47,9 @@ Vector = NDArray[np.float32]
 
 Metadata = Mapping[str, Any]
 """A JSON object: string keys; strings, numbers, booleans, null, arrays and objects as values."""
+
+SearchMode = Literal["hybrid", "dense", "lexical"]
+"""What a search goes by: meaning and words, meaning alone, or words alone."""
 
 MAX_ID_CHARS = 512
 MAX_TOP_K = 1000
@@ -525,11 +530,28 @@ class SearchRequest:
         vector: `(dim,)` unit vector; None where only words are to count.
         terms: analysed terms, in order, with repeats; may be empty.
         top_k: hits wanted, 1 to 1000.
+        filter: what a document's metadata must say, see `niruhybrid.filters`; None for no filter.
+        mode: what counts: both halves, or one.
+        min_watermark: the write that the search must see at the least.
+
+    Raises:
+        InvalidSettingError: `filter` is not one, `mode` is not known, or `min_watermark` is not a whole number.
     """
 
     vector: Vector | None
     terms: Sequence[str]
     top_k: int = 5
+    filter: Filter | None = None
+    mode: SearchMode = "hybrid"
+    min_watermark: int = 0
+
+    def __post_init__(self) -> None:
+        if self.filter is not None:
+            checked_filter(self.filter)
+        if self.mode not in get_args(SearchMode):
+            raise InvalidSettingError(f"`mode` is {_shown(self.mode)}: give one of {', '.join(get_args(SearchMode))}")
+        if isinstance(self.min_watermark, bool) or not isinstance(self.min_watermark, int):
+            raise InvalidSettingError(f"`min_watermark` is {_shown(self.min_watermark)}: give a whole number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -539,10 +561,12 @@ class SearchResponse:
     Attributes:
         hits: best first, ranks from 1.
         watermark: the last write that the search could see.
+        notes: what was asked for and not done, in words; empty when all was.
     """
 
     hits: tuple[Hit, ...]
     watermark: int
+    notes: tuple[str, ...] = ()
 
 
 def _short(text: str) -> str:

@@ -2,16 +2,18 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from niruhybrid.errors import ClosedError, InvalidVectorError
+from niruhybrid.errors import ClosedError, InvalidSettingError, InvalidVectorError, StoreError
 from niruhybrid.ports import Store
 from niruhybrid.retrieval.store import EmbeddedStore
 from niruhybrid.testing import HashEncoder
-from niruhybrid.types import Document, IndexEntry, SearchRequest
+from niruhybrid.types import Document, IndexEntry, SearchMode, SearchRequest
 
 STORES: dict[str, Callable[[Path], Store]] = {
     "memory": lambda _: EmbeddedStore(),
@@ -207,6 +209,150 @@ def test_a_batch_is_answered_as_its_queries_would_be_alone(store: Store) -> None
 def test_the_widest_search_returns_every_document(store: Store) -> None:
     store.upsert([entry(f"d{n}", f"word{n}") for n in range(1001)])
     assert len(set(found(store, asked("word1", 1000)))) == 1000
+
+
+LANGUAGES = ["en", "sw", "fr"]
+
+
+@pytest.fixture
+def catalogue(store: Store) -> Store:
+    """A store of sixty documents with metadata: language, year and, some, tags and an author."""
+    documents = []
+    for n in range(60):
+        metadata: dict[str, object] = {"lang": LANGUAGES[n % 3], "year": 1990 + n}
+        if n % 4 == 0:
+            metadata |= {"tags": ["a", f"t{n % 8}"], "author": {"name": f"N{n % 5}"}, "draft": n % 8 == 0, "none": None}
+        documents.append(entry(f"d{n}", f"word{n} text", metadata=metadata))
+    store.upsert(documents)
+    return store
+
+
+FILTERS: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
+    ({"eq": {"lang": "sw"}}, lambda n: n % 3 == 1),
+    ({"ne": {"lang": "sw"}}, lambda n: n % 3 != 1),
+    ({"eq": {"year": 1995.0}}, lambda n: n == 5),
+    ({"in": {"year": [1990, 1991, "1992"]}}, lambda n: n < 2),
+    ({"in": {"year": []}}, lambda _: False),
+    ({"range": {"year": {"gte": 2000, "lt": 2010}}}, lambda n: 10 <= n < 20),
+    ({"range": {"year": {"gt": 2000.5}}}, lambda n: n >= 11),
+    ({"range": {"lang": {"gt": "en", "lte": "fr"}}}, lambda n: n % 3 == 2),
+    ({"range": {"lang": {"gt": 0}}}, lambda _: False),
+    ({"exists": "tags"}, lambda n: n % 4 == 0),
+    ({"exists": "none"}, lambda n: n % 4 == 0),
+    ({"exists": "missing"}, lambda _: False),
+    ({"eq": {"none": None}}, lambda n: n % 4 == 0),
+    ({"eq": {"missing": None}}, lambda _: False),
+    ({"eq": {"tags": "t4"}}, lambda n: n % 8 == 4),
+    ({"ne": {"tags": "t4"}}, lambda n: n % 8 != 4),
+    ({"eq": {"author.name": "N0"}}, lambda n: n % 20 == 0),
+    ({"eq": {"draft": True}}, lambda n: n % 8 == 0),
+    ({"eq": {"draft": 1}}, lambda _: False),
+    ({"and": []}, lambda _: True),
+    ({"or": []}, lambda _: False),
+    ({"not": {"exists": "tags"}}, lambda n: n % 4 != 0),
+    ({"and": [{"eq": {"lang": "en"}}, {"or": [{"eq": {"year": 1990}}, {"range": {"year": {"gt": 2040}}}]}]},
+     lambda n: n % 3 == 0 and (n == 0 or n > 50)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "dense", "lexical"])
+@pytest.mark.parametrize(("wanted", "passes"), FILTERS, ids=[str(wanted) for wanted, _ in FILTERS])
+def test_a_filter_lets_through_what_it_says(
+    catalogue: Store, wanted: dict[str, Any], passes: Callable[[int], bool], mode: SearchMode
+) -> None:
+    request = replace(asked("text", 100), filter=wanted, mode=mode)
+    assert sorted(found(catalogue, request)) == sorted(f"d{n}" for n in range(60) if passes(n))
+
+
+def test_a_filter_sees_documents_as_they_are_now(catalogue: Store) -> None:
+    request = replace(asked("text", 100), filter={"eq": {"lang": "sw"}})
+    catalogue.upsert([entry("d1", "text", metadata={"lang": "en"}), entry("d2", "text", metadata={"lang": "sw"})])
+    catalogue.delete(["d4"])
+    assert sorted(found(catalogue, request)) == sorted(
+        {f"d{n}" for n in range(60) if n % 3 == 1} - {"d1", "d4"} | {"d2"}
+    )
+
+
+def test_requests_of_a_batch_have_filters_of_their_own(catalogue: Store) -> None:
+    requests = [replace(asked("text", 100), filter={"eq": {"lang": lang}}) for lang in (*LANGUAGES, "xx", "en")]
+    assert [len(answer.hits) for answer in catalogue.search(requests)] == [20, 20, 20, 0, 20]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {},
+        [],
+        "lang",
+        {"eq": {"lang": "en"}, "ne": {"lang": "sw"}},
+        {"near": {"lang": "en"}},
+        {"eq": {"lang": ["en"]}},
+        {"eq": {"a": 1, "b": 2}},
+        {"eq": "lang"},
+        {"in": {"lang": "en"}},
+        {"in": {"lang": [["en"]]}},
+        {"range": {"year": {}}},
+        {"range": {"year": {"above": 3}}},
+        {"range": {"year": {"gt": 3, "lt": "4"}}},
+        {"range": {"year": {"gt": True}}},
+        {"exists": ""},
+        {"and": {"eq": {"lang": "en"}}},
+        {"not": {}},
+        {"or": [{"eq": {"lang": "en"}}, {"oops": 1}]},
+    ],
+)
+def test_what_is_no_filter_is_refused(bad: Any) -> None:
+    with pytest.raises(InvalidSettingError, match="filter"):
+        replace(asked("text"), filter=bad)
+
+
+def test_a_filter_nested_without_end_is_refused() -> None:
+    deep: dict[str, Any] = {"exists": "a"}
+    for _ in range(40):
+        deep = {"not": deep}
+    with pytest.raises(InvalidSettingError, match="32 deep"):
+        replace(asked("text"), filter=deep)
+
+
+def test_a_mode_takes_one_half_only(store: Store) -> None:
+    store.upsert([entry("a", "river delta"), entry("b", "river"), entry("c", "mountain")])
+    assert found(store, replace(asked("river"), mode="lexical")) == ["b", "a"]
+    assert len(found(store, replace(asked("river"), mode="dense"))) == 3
+    assert found(store, replace(asked("river", dense=False), mode="dense")) == []
+    with pytest.raises(InvalidSettingError, match="hybrid, dense, lexical"):
+        replace(asked("x"), mode="both")  # type: ignore[arg-type]  # that is what is refused
+
+
+def test_a_search_may_ask_for_a_write(store: Store) -> None:
+    watermark = store.upsert([entry("a", "river")])
+    [answer] = store.search([replace(asked("river"), min_watermark=watermark)])
+    assert answer.watermark >= watermark
+    with pytest.raises(StoreError, match=f"at watermark {watermark}"):
+        store.search([replace(asked("river"), min_watermark=watermark + 1)])
+    with pytest.raises(InvalidSettingError, match="whole number"):
+        replace(asked("river"), min_watermark=1.5)  # type: ignore[arg-type]  # that is what is refused
+
+
+def test_of_a_document_the_best_passage_is_found(store: Store) -> None:
+    passages = [
+        entry(f"p{n}", f"river {'delta ' * (n % 7)} word{n}", metadata={"document": f"D{n // 50}"}) for n in range(200)
+    ]
+    store.upsert([*passages, entry("alone", "river word"), entry("listed", "river", metadata={"document": ["D1"]})])
+    hits = store.search([asked("river delta word3", 6)])[0].hits
+    documents = [hit.metadata.get("document") for hit in hits]
+    assert sorted(map(str, documents)) == ["D0", "D1", "D2", "D3", "None", "['D1']"]
+    assert hits[0].id == "p3"
+    assert [hit.rank for hit in hits] == list(range(1, 7))
+
+
+def test_what_is_passed_over_is_told(store: Store) -> None:
+    vector = ENCODER.encode(["x"])[0]
+    terms = [f"t{n}" for n in range(300)]
+    [cut] = store.search([SearchRequest(vector, terms)])
+    assert len(cut.notes) == 1
+    assert "300" in cut.notes[0]
+    answers = store.search([SearchRequest(vector, terms[:100]), SearchRequest(vector, terms, mode="dense")])
+    assert [answer.notes for answer in answers] == [(), ()]
 
 
 def test_a_closed_store_refuses_everything(store: Store) -> None:

@@ -1,95 +1,173 @@
 import tracemalloc
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from niruhybrid.retrieval.dense import DenseIndex
+from niruhybrid.retrieval.dense import EXACT, DenseIndex
+from niruhybrid.retrieval.growing import Growing
 from niruhybrid.types import Vector
 
 DIM = 8
-NOTHING = np.empty((0, DIM), np.float32)
 
 
-def vectors(count: int, seed: int = 0) -> Vector:
-    made: Vector = np.random.default_rng(seed).standard_normal((count, DIM)).astype(np.float32)
+def vectors(count: int, seed: int = 0, dim: int = DIM) -> Vector:
+    made: Vector = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
     return made
 
 
+def empty() -> DenseIndex:
+    return DenseIndex(Growing.empty(np.float32, 0))
+
+
 def index_of(count: int) -> DenseIndex:
-    return DenseIndex.of(1, np.arange(1, count + 1), vectors(count))
+    return empty().changed(vectors(count))
+
+
+def all_of(index: DenseIndex) -> NDArray[np.bool_]:
+    return np.ones(len(index.vectors), np.bool_)
+
+
+def search(index: DenseIndex, queries: Vector, limits: list[int]) -> list[dict[int, float]]:
+    return index.search(list(queries), limits, [all_of(index)] * len(limits))
+
+
+def never() -> bool:
+    return False
 
 
 def test_an_empty_index_finds_nothing() -> None:
-    empty = DenseIndex.of(0, np.empty(0, np.int64), np.empty((0, 0), np.float32))
-    assert empty.search(vectors(2), [5, 5]) == [{}, {}]
-    assert len(empty) == 0
+    assert search(empty(), vectors(2), [5, 5]) == [{}, {}]
 
 
-def test_a_search_returns_the_best_rows_of_each_query() -> None:
+def test_a_search_returns_the_best_slots_of_each_query() -> None:
     queries = vectors(70, seed=1)
     exact = queries @ vectors(200).T
-    for found, scores, limit in zip(index_of(200).search(queries, range(1, 71)), exact, range(1, 71), strict=True):
+    limits = list(range(1, 71))
+    for found, scores, limit in zip(search(index_of(200), queries, limits), exact, limits, strict=True):
         best = np.argsort(-scores)[:limit]
-        assert sorted(found) == sorted((best + 1).tolist())
-        np.testing.assert_allclose([found[row + 1] for row in best.tolist()], scores[best], rtol=1e-4, atol=1e-5)
+        assert sorted(found) == sorted(best.tolist())
+        np.testing.assert_allclose([found[slot] for slot in best.tolist()], scores[best], rtol=1e-4, atol=1e-5)
 
 
-def test_of_equal_scores_the_lower_rows_are_kept() -> None:
+def test_of_equal_scores_the_lower_slots_are_kept() -> None:
     same = np.ones((50, DIM), np.float32)
-    index = DenseIndex.of(1, np.arange(10, 60), same)
-    assert index.search(same[:1], [3]) == [{10: 8.0, 11: 8.0, 12: 8.0}]
+    assert search(empty().changed(same), same[:1], [3]) == [{0: 8.0, 1: 8.0, 2: 8.0}]
 
 
 def test_a_change_leaves_the_index_it_started_from_as_it_was() -> None:
     before = index_of(100)
     query = vectors(1, seed=2)
-    [seen] = before.search(query, [100])
-    grown = before.changed(2, remove=[1, 50, 100], rows=[101, 102], vectors=vectors(2, seed=3))
-    emptied = grown.changed(3, remove=[*range(2, 50), *range(51, 100)], vectors=NOTHING)
-    emptied.changed(4, rows=range(103, 203), vectors=vectors(100, seed=4))
-    assert before.search(query, [100]) == [seen]
-    assert sorted(grown.search(query, [200])[0]) == [*range(2, 50), *range(51, 100), 101, 102]
-    assert sorted(emptied.search(query, [200])[0]) == [101, 102]
+    seen = search(before, query, [100])
+    grown = before.changed(vectors(2, seed=3)).changed(vectors(100, seed=4))
+    assert search(before, query, [100]) == seen
+    assert len(search(grown, query, [300])[0]) == 202
 
 
 def test_an_abandoned_change_leaves_no_trace() -> None:
-    before = index_of(100).changed(2, rows=[101], vectors=vectors(1, seed=5))
-    before.changed(3, remove=[7], rows=[102, 103], vectors=vectors(2, seed=6))
+    before = index_of(100).changed(vectors(1, seed=5))
+    before.changed(vectors(2, seed=6))
     kept = vectors(1, seed=7)
-    after = before.changed(3, rows=[102], vectors=kept)
-    assert len(after) == 102
-    [found] = after.search(kept, [1])
-    assert found == {102: np.float32(found[102])}
-    assert 7 in after.search(kept, [200])[0]
+    after = before.changed(kept)
+    [found] = search(after, kept, [200])
+    assert len(found) == 102
+    assert found[101] == pytest.approx(float(kept[0] @ kept[0]), rel=1e-4)
 
 
-@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 60)), max_size=12))
-def test_any_history_of_changes_ranks_as_brute_force(steps: list[tuple[int, int]]) -> None:
-    model: dict[int, Vector] = {}
-    index = DenseIndex.of(0, np.empty(0, np.int64), np.empty((0, 0), np.float32))
-    last = 0
-    for number, (added, removed) in enumerate(steps, start=1):
-        gone = sorted(model)[:: max(1, len(model) // (removed + 1))][:removed]
-        fresh, rows = vectors(added, seed=number), range(last + 1, last + 1 + added)
-        index = index.changed(number, remove=gone, rows=rows, vectors=fresh)
-        for row in gone:
-            del model[row]
-        model.update(zip(rows, fresh, strict=True))
-        last += added
+@pytest.mark.parametrize("share", [0.02, 0.5])
+def test_what_is_not_allowed_is_not_found(share: float) -> None:
+    index = index_of(400)
+    some, others = np.random.default_rng(1).random((2, 400)) < share
+    found = index.search(list(vectors(3, seed=8)), [400] * 3, [some, others, some])
+    assert [sorted(one) for one in found] == [np.flatnonzero(may).tolist() for may in (some, others, some)]
+
+
+@given(st.lists(st.integers(0, 40), max_size=12), st.integers(0, 3))
+def test_any_history_of_changes_ranks_as_brute_force(steps: list[int], seed: int) -> None:
+    index, model = empty(), np.empty((0, DIM), np.float32)
+    for number, added in enumerate(steps):
+        fresh = vectors(added, seed=number)
+        index, model = index.changed(fresh), np.concatenate((model, fresh))
+    allowed = np.random.default_rng(seed).random(len(model)) < 0.6
     query = vectors(1, seed=99)
-    [found] = index.search(query, [1000])
-    assert len(index) == len(found) == len(model)
-    for row, score in found.items():
-        np.testing.assert_allclose(score, model[row] @ query[0], rtol=1e-4, atol=1e-5)
+    [found] = index.search(list(query), [1000], [allowed])
+    assert sorted(found) == np.flatnonzero(allowed).tolist()
+    for slot, score in found.items():
+        np.testing.assert_allclose(score, model[slot] @ query[0], rtol=1e-4, atol=1e-5)
 
 
-def test_replacing_rows_for_ever_takes_no_more_memory() -> None:
+def clustered(count: int, seed: int) -> Vector:
+    """Vectors as encoders make them: around many topics."""
+    topics = vectors(500, seed=0, dim=32)
+    chosen = np.random.default_rng(seed).integers(0, len(topics), count)
+    made: Vector = topics[chosen] + vectors(count, seed=seed, dim=32) * np.float32(0.3)
+    made /= np.linalg.norm(made, axis=1, keepdims=True)
+    return made
+
+
+def recall(index: DenseIndex, queries: Vector, allowed: NDArray[np.bool_]) -> float:
+    """Return the share of the ten nearest that a search for 100 finds, each with its exact score."""
+    hits = 0
+    exact = np.where(allowed, queries @ index.vectors.items.T, -np.inf)
+    for found, scores in zip(index.search(list(queries), [100] * 50, [allowed] * 50), exact, strict=True):
+        assert len(found) == 100
+        assert all(abs(scores[slot] - score) < 1e-4 for slot, score in found.items())
+        hits += len(set(np.argsort(-scores)[:10].tolist()) & found.keys())
+    return hits / 500
+
+
+@pytest.mark.slow
+def test_many_vectors_are_searched_through_a_sieve_that_loses_next_to_nothing() -> None:
+    index = empty().changed(clustered(EXACT + 4000, seed=1))
+    assert index.outgrown
+    queries = clustered(50, seed=2)
+    sieved = index.sieved(all_of(index), never)
+    assert not sieved.outgrown
+    assert sieved.unsieved == 0
+    assert recall(sieved, queries, all_of(sieved)) >= 0.97
+    newest = clustered(50, seed=3)
+    grown = sieved.changed(newest)
+    assert all(len(grown.vectors) - 50 + n in one for n, one in enumerate(search(grown, newest, [5] * 50)))
+    again = grown.changed(clustered(2500, seed=4))
+    assert again.outgrown
+    again = again.sieved(all_of(again), never)
+    assert recall(again, queries, all_of(again)) >= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("share", "least"), [(0.9, 0.97), (0.5, 1.0), (0.001, 1.0)])
+def test_a_filter_costs_no_recall(share: float, least: float) -> None:
+    index = empty().changed(clustered(EXACT + 8000, seed=1))
+    sieved = index.sieved(all_of(index), never)
+    allowed = np.random.default_rng(5).random(len(index.vectors)) < max(share, 150 / len(index.vectors))
+    assert recall(sieved, clustered(50, seed=2), allowed) >= least
+
+
+@pytest.mark.slow
+def test_closing_gaps_keeps_the_sieve() -> None:
+    index = empty().changed(clustered(EXACT + 4000, seed=1))
+    live = np.random.default_rng(6).random(len(index.vectors)) < 0.95
+    compacted = index.sieved(live, never).compacted(live, never)
+    assert compacted.unsieved == 0
+    assert len(compacted.vectors) == np.count_nonzero(live)
+    assert recall(compacted, clustered(50, seed=2), all_of(compacted)) >= 0.97
+
+
+@pytest.mark.slow
+def test_work_that_is_stopped_leaves_the_index_as_it_was() -> None:
+    index = empty().changed(clustered(EXACT + 4000, seed=1))
+    assert index.sieved(all_of(index), lambda: True) is index
+    sieved = index.sieved(all_of(index), never).changed(clustered(3000, seed=3))
+    assert sieved.sieved(all_of(sieved), lambda: True) is sieved
+
+
+def test_growing_for_ever_by_one_is_linear_in_memory() -> None:
     index = index_of(100)
     tracemalloc.start()
-    for number in range(2, 3002):
-        index = index.changed(number, remove=[number - 1], rows=[number + 99], vectors=vectors(1, seed=number))
+    for number in range(3000):
+        index = index.changed(vectors(1, seed=number))
     grown, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(index) == 100
-    assert grown < 20 * 100 * DIM * 4
+    assert grown < 3 * 3100 * DIM * 4

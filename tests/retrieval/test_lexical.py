@@ -1,60 +1,171 @@
-from collections.abc import Iterator
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from numpy.typing import NDArray
 
-from niruhybrid.retrieval import lexical
-from niruhybrid.retrieval.log import Log, Session
+from niruhybrid.retrieval.lexical import LexicalIndex
 
-
-@pytest.fixture
-def session() -> Iterator[Session]:
-    log = Log(None)
-    with log.write() as opened:
-        assert lexical.ensure(opened)
-        yield opened
-    log.close()
+Terms = Sequence[str]
 
 
-def test_of_a_long_query_the_first_128_terms_count(session: Session) -> None:
-    lexical.add(session, [1, 2], ["t127", "t128"])
-    assert lexical.search(session, [f"t{n}" for n in range(1000)], 10, 8).keys() == {1}
+def index_of(*texts: str) -> LexicalIndex:
+    return LexicalIndex.of({}).changed({}, [text.split() for text in texts])
 
 
-def test_a_term_asked_for_twice_counts_twice(session: Session) -> None:
-    lexical.add(session, [1, 2, 3, 4, 5], ["ash", "birch", "elm", "fir", "oak"])
-    scores = lexical.search(session, ["ash", "birch", "ash"], 10, 8)
-    assert scores[1] == pytest.approx(2 * scores[2])
+def search(index: LexicalIndex, terms: Terms, limit: int = 10) -> dict[int, float]:
+    return index.search([terms], [limit], [np.ones(len(index.lengths), np.bool_)])[0]
 
 
-def test_rare_terms_frequent_mentions_and_short_texts_score_higher(session: Session) -> None:
-    texts = ["common rare", "common common", "common other words of a longer text", "x", "y", "z", "w", "v"]
-    lexical.add(session, range(1, 9), texts)
-    scores = lexical.search(session, ["common", "rare"], 10, 8)
-    assert sorted(scores, key=lambda row: -scores[row]) == [1, 2, 3]
+def reference(documents: Mapping[int, Terms], query: Terms) -> dict[int, float]:
+    """Score every document by the formula, without any index."""
+    average = sum(map(len, documents.values())) / max(1, len(documents))
+    counted = {slot: Counter(terms) for slot, terms in documents.items()}
+    scores: dict[int, float] = {}
+    for term, times in Counter(query).items():
+        have = sum(term in counts for counts in counted.values())
+        weight = times * math.log(1 + (len(documents) - have + 0.5) / (have + 0.5))
+        for slot, counts in counted.items():
+            if term in counts:
+                against = 1.2 * (1 - 0.75 + 0.75 * len(documents[slot]) / average)
+                scores[slot] = scores.get(slot, 0.0) + weight * 2.2 * counts[term] / (counts[term] + against)
+    return scores
+
+
+def test_of_a_long_query_the_first_128_terms_count() -> None:
+    assert search(index_of("t127", "t128"), [f"t{n}" for n in range(1000)]).keys() == {0}
+
+
+def test_a_term_asked_for_twice_counts_twice() -> None:
+    scores = search(index_of("ash", "birch", "elm"), ["ash", "birch", "ash"])
+    assert scores[0] == pytest.approx(2 * scores[1])
+
+
+def test_rare_terms_frequent_mentions_and_short_texts_score_higher() -> None:
+    index = index_of("common rare", "common common", "common other words of a longer text", "x", "y")
+    scores = search(index, ["common", "rare"])
+    assert sorted(scores, key=lambda slot: -scores[slot]) == [0, 1, 2]
     assert min(scores.values()) > 0
 
 
-def test_of_equal_scores_the_lower_rows_are_kept(session: Session) -> None:
-    lexical.add(session, [7, 3, 5], ["same", "same", "same"])
-    assert list(lexical.search(session, ["same"], 2, 8)) == [3, 5]
+def test_of_equal_scores_the_lower_slots_are_kept() -> None:
+    assert list(search(index_of("x", "same", "same", "same"), ["same"], 2)) == [1, 2]
 
 
-def test_a_query_without_terms_finds_nothing(session: Session) -> None:
-    lexical.add(session, [1], ["word"])
-    assert lexical.search(session, [], 5, 8) == lexical.search(session, ["", '"', "\0"], 5, 8) == {}
+def test_a_query_without_known_terms_finds_nothing() -> None:
+    index = index_of("word")
+    assert search(index, []) == search(index, ["", '"', "\0"]) == search(LexicalIndex.of({}), ["word"]) == {}
 
 
-def test_an_index_that_is_there_is_kept(session: Session) -> None:
-    lexical.add(session, [1], ["word"])
-    assert not lexical.ensure(session)
-    lexical.remove(session, [1])
-    assert lexical.search(session, ["word"], 5, 8) == {}
+def test_a_change_leaves_the_index_it_started_from_as_it_was() -> None:
+    before = index_of("ash", "birch ash")
+    seen = search(before, ["ash", "birch"])
+    before.changed({0: ["ash"]}, [["abandoned", "ash"]])
+    after = before.changed({1: ["birch", "ash"]}, [["ash", "elm"]])
+    assert search(before, ["ash", "birch"]) == seen
+    assert search(after, ["abandoned"]) == {}
+    assert 2 in search(after, ["elm"])
 
 
-def test_in_a_large_store_common_words_do_not_count_beside_rarer_ones(session: Session) -> None:
-    texts = ["the ash", *["the elm"] * 600, *["fir"] * 600]
-    lexical.add(session, range(1, 1202), texts)
-    assert lexical.search(session, ["the", "ash"], 10, 1201).keys() == {1}
-    assert len(lexical.search(session, ["the"], 2000, 1201)) == 601
-    assert len(lexical.search(session, ["the", "ash"], 2000, 1000)) == 601
-    assert len(lexical.search(session, ["the", "unknown"], 2000, 1201)) == 601
+WORDS = [f"w{n}" for n in range(40)]
+
+
+def texts(rng: np.random.Generator, count: int) -> list[list[str]]:
+    shares = 1 / np.arange(1, len(WORDS) + 1)
+    return [
+        [str(word) for word in rng.choice(WORDS, rng.integers(0, 30), p=shares / shares.sum())] for _ in range(count)
+    ]
+
+
+class LexicalMachine(RuleBasedStateMachine):
+    """Any history of changes, merges and closed gaps scores as the formula does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.index = LexicalIndex.of({})
+        self.documents: dict[int, list[str]] = {}
+        self.rng = np.random.default_rng(0)
+        self.started: tuple[LexicalIndex, LexicalIndex, list[int], bool] | None = None
+
+    def live(self) -> NDArray[np.bool_]:
+        live = np.zeros(len(self.index.lengths), np.bool_)
+        live[list(self.documents)] = True
+        return live
+
+    @rule(seed=st.integers(0, 99), added=st.integers(0, 25), removed=st.integers(0, 6))
+    def change(self, seed: int, added: int, removed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        gone = {slot: self.documents.pop(slot) for slot in sorted(self.documents)[:: max(1, removed)][:removed]}
+        new = texts(self.rng, added)
+        self.documents.update(enumerate(new, start=len(self.index.lengths)))
+        self.index = self.index.changed(gone, new)
+
+    @precondition(lambda self: self.started is None)
+    @rule(close_up=st.booleans())
+    def start_upkeep(self, close_up: bool) -> None:  # from hypothesis
+        live = self.live()
+        made = self.index.compacted(live) if close_up else self.index.merged(live)
+        self.started = (self.index, made, np.flatnonzero(live).tolist(), close_up)
+
+    @precondition(lambda self: self.started is not None)
+    @rule()
+    def end_upkeep(self) -> None:
+        assert self.started is not None
+        before, made, kept, close_up = self.started
+        self.started = None
+        old_slots = len(before.lengths)
+        self.index = made.followed_by(before, self.index)
+        if close_up:
+            places = {old: new for new, old in enumerate(kept)}
+            shift = old_slots - len(kept)
+            self.documents = {
+                places[slot] if slot < old_slots else slot - shift: terms for slot, terms in self.documents.items()
+            }
+
+    @rule(seed=st.integers(0, 99), limit=st.sampled_from([1, 5, 1000]), share=st.sampled_from([1.0, 0.3]))
+    def search(self, seed: int, limit: int, share: float) -> None:
+        rng = np.random.default_rng(seed)
+        query = [str(word) for word in rng.choice(WORDS, rng.integers(1, 9))]
+        allowed = self.live() & (rng.random(len(self.index.lengths)) < share)
+        [found] = self.index.search([query], [limit], [allowed])
+        expected = {slot: score for slot, score in reference(self.documents, query).items() if allowed[slot]}
+        best = sorted(expected.values(), reverse=True)[:limit]
+        assert sorted(found.values(), reverse=True) == pytest.approx(best, rel=1e-4)
+        assert all(expected[slot] == pytest.approx(score, rel=1e-4) for slot, score in found.items())
+
+
+LexicalMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestLexicalModel = LexicalMachine.TestCase
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_the_best_of_many_are_those_of_the_formula(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    documents = texts(rng, 400)
+    index = LexicalIndex.of({}).changed({}, documents[:300])
+    merged = index.merged(np.ones(300, np.bool_))
+    index = merged.followed_by(index, index).changed({}, documents[300:])
+    queries = [[str(word) for word in rng.choice(WORDS, rng.integers(1, 12))] for _ in range(5)]
+    everything = np.ones(400, np.bool_)
+    for query, found in zip(queries, index.search(queries, [10] * 5, [everything] * 5), strict=True):
+        expected = sorted(reference(dict(enumerate(documents)), query).values(), reverse=True)[:10]
+        assert sorted(found.values(), reverse=True) == pytest.approx(expected, rel=1e-4)
+
+
+def test_merging_often_keeps_few_parts() -> None:
+    index, live = LexicalIndex.of({}), np.empty(0, np.bool_)
+    rng = np.random.default_rng(0)
+    most = 0
+    for _ in range(100):
+        index = index.changed({}, texts(rng, 5))
+        live = np.ones(len(index.lengths), np.bool_)
+        index = index.merged(live).followed_by(index, index)
+        most = max(most, len(index.parts))
+    assert index.unmerged == 0
+    assert most <= 6

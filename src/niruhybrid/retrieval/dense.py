@@ -1,107 +1,153 @@
-"""The dense index: exact inner products over one growing matrix.
+"""The dense index: inner products with every vector while there are few, with the likely ones when there are many.
 
-An index is a value: a change makes a new one and leaves the old as it was, so whoever searches keeps one state without
-a lock. Old and new share the matrix: new rows go behind those the old one knows. Therefore changes must start from the
-newest index, one at a time; a change that is abandoned is simply overwritten by the next.
+Like all derived indexes it is a value: a change makes a new one and leaves the old as it was. Vectors are known by
+slot, their place in the order of writing. From 16,384 on a `Sieve` picks the candidates among all but the newest, which
+are always compared; all scores are exact. Searches that may find fewer documents than that compare each of these.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from niruhybrid.retrieval.growing import Growing
+from niruhybrid.retrieval.matching import best
+from niruhybrid.retrieval.sieve import Sieve, products
 from niruhybrid.types import Vector
 
 __all__ = ("DenseIndex",)
 
 Slots = NDArray[np.int64]
+Allowed = NDArray[np.bool_]
 
-_FEWEST_SLOTS = 64
-_QUERIES_AT_ONCE = 32  # bounds the score matrix: 128 bytes a document
-_DEAD_SHARE = 4  # a quarter of dead slots is worth copying the rest
+EXACT = 16_384
+"""Vectors up to which every one is compared."""
+
+_TAIL, _TAIL_SHARE = 2048, 128  # newest vectors beside the sieve: so many, or a share of all
+_SPARSE = 4  # below a quarter it is cheaper to pick vectors than to pass over the others
+_SPARE = 1.25  # the sieve's order is not exact
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DenseIndex:
-    """Vectors by row number, as of one watermark.
+    """Vectors by slot.
 
     Attributes:
-        watermark: the state of the log that it shows.
+        vectors: `(slots, dim)` float32.
+        sieve: finds candidates among the first of them; None while there are few.
     """
 
-    watermark: int
-    _matrix: Vector  # (capacity, dim); the first `_size` rows are known to this index
-    _rows: Slots  # (capacity,), ascending
-    _size: int
-    _dead: Slots  # known slots whose row is gone, ascending
+    vectors: Growing[np.float32]
+    sieve: Sieve | None = None
 
-    @classmethod
-    def of(cls, watermark: int, rows: Slots, matrix: Vector) -> Self:
-        """Return an index of given vectors, `(n, dim)` float32, under ascending row numbers, `(n,)`."""
-        return cls(watermark, matrix, rows, len(rows), np.empty(0, np.int64))
+    @property
+    def unsieved(self) -> int:
+        """Vectors that every search has to compare beside those it finds."""
+        return len(self.vectors) - (self.sieve.covered if self.sieve else 0)
 
-    def __len__(self) -> int:
-        return self._size - len(self._dead)
+    @property
+    def outgrown(self) -> bool:
+        """Whether searches would be faster after `sieved`."""
+        known = len(self.vectors)
+        return known > EXACT and self.unsieved > max(_TAIL, known // _TAIL_SHARE)
 
-    def changed(self, watermark: int, *, remove: Iterable[int] = (), rows: Sequence[int] = (), vectors: Vector) -> Self:
-        """Return the index after a change.
+    def changed(self, added: Vector) -> Self:
+        """Return the index with `added`, `(n, dim)` float32, in the slots that follow."""
+        if not len(added):
+            return self
+        empty = Growing[np.float32].empty(np.float32, added.shape[1])
+        return replace(self, vectors=(self.vectors if len(self.vectors) else empty).extended(added))
 
-        Args:
-            watermark: the state of the log after it.
-            remove: rows to forget; each must be there.
-            rows: new row numbers, ascending, above all there were.
-            vectors: `(len(rows), dim)` float32, C-contiguous.
-        """
-        gone = np.searchsorted(self._rows[: self._size], np.fromiter(remove, np.int64))
-        dead = np.union1d(self._dead, gone)
-        matrix, numbers, size = self._matrix, self._rows, self._size
-        if len(dead) * _DEAD_SHARE > max(size, _FEWEST_SLOTS):
-            matrix, numbers = np.delete(matrix[:size], dead, axis=0), np.delete(numbers[:size], dead)
-            size, dead = len(numbers), dead[:0]
-        end = size + len(rows)
-        if end > len(numbers):
-            matrix, numbers = _grown(matrix[:size], numbers[:size], end, vectors.shape[1])
-        if end > size:
-            matrix[size:end], numbers[size:end] = vectors, rows
-        return type(self)(watermark, matrix, numbers, end, dead)
+    def sieved(self, live: Allowed, stopped: Callable[[], bool]) -> Self:
+        """Return the same index with a sieve for all its vectors, or itself when `stopped`."""
+        vectors = self.vectors.items
+        if self.sieve is None:
+            sieve = Sieve.of(vectors, np.flatnonzero(live), stopped)
+        else:
+            sieve = self.sieve.extended(vectors, stopped)
+        return self if sieve is None else replace(self, sieve=sieve)
 
-    def search(self, queries: Vector, limits: Sequence[int]) -> list[dict[int, float]]:
+    def compacted(self, live: Allowed, stopped: Callable[[], bool]) -> Self:
+        """Return the index without the vectors of documents that are gone."""
+        vectors = self.vectors.items[live]
+        sieve = None if self.sieve is None or len(vectors) <= EXACT else self.sieve.again(vectors, stopped)
+        return type(self)(Growing.of(vectors), sieve)
+
+    def followed_by(self, before: Self, after: Self) -> Self:
+        """Return the index that this one becomes by the changes that led from `before`, what it was made from."""
+        late = after.vectors.items[len(before.vectors) :]
+        same = len(self.vectors) == len(before.vectors)
+        return replace(self, vectors=after.vectors) if same else self.changed(late)
+
+    def search(
+        self, queries: Sequence[Vector], limits: Sequence[int], allowed: Sequence[Allowed]
+    ) -> list[dict[int, float]]:
         """Find the nearest vectors.
 
         Args:
-            queries: `(m, dim)` float32.
-            limits: rows wanted for each query, at least 1.
+            queries: one `(dim,)` float32 each.
+            limits: slots wanted for each query, at least 1.
+            allowed: for each, `(slots,)`, which may be found; False for those that are gone.
 
         Returns:
-            For each query its `limit` best rows, or all there are, with their inner products; of equal ones the lower
-            rows.
+            For each query its `limit` best slots, or all there are, with their inner products; of equal ones the lower
+            slots.
         """
-        if not len(self):
-            return [{} for _ in limits]
-        known, rows = self._matrix[: self._size], self._rows[: self._size]
-        found: list[dict[int, float]] = []
-        for start in range(0, len(queries), _QUERIES_AT_ONCE):
-            scores = queries[start : start + _QUERIES_AT_ONCE] @ known.T
-            scores[:, self._dead] = -np.inf
-            asked = limits[start : start + _QUERIES_AT_ONCE]
-            found += [_best(line, rows, min(limit, len(self))) for line, limit in zip(scores, asked, strict=True)]
+        found: list[dict[int, float]] = [{} for _ in queries]
+        for places, may in _alike(allowed):
+            asked = [np.ascontiguousarray(queries[at]) for at in places]
+            wanted = [limits[at] for at in places]
+            count = int(np.count_nonzero(may))
+            pick = self._likely if self.sieve and count > EXACT else self._exact
+            for at, candidates in zip(places, pick(asked, wanted, may), strict=True):
+                found[at] = candidates
         return found
 
+    def _exact(self, queries: Sequence[Vector], limits: Sequence[int], allowed: Allowed) -> Iterable[dict[int, float]]:
+        slots = np.flatnonzero(allowed)
+        vectors = self.vectors.items
+        for query, limit in zip(queries, limits, strict=True):
+            if not len(slots):
+                yield {}
+            elif len(slots) * _SPARSE < len(vectors):
+                yield _best(slots, products(query, vectors, slots), limit)
+            else:
+                yield _best(slots, _all_products(query, vectors)[slots], limit)
 
-def _grown(matrix: Vector, rows: Slots, end: int, dim: int) -> tuple[Vector, Slots]:
-    """Return copies with room for `end` rows and as many again."""
-    capacity = max(_FEWEST_SLOTS, 2 * end)
-    wider, longer = np.empty((capacity, dim), np.float32), np.empty(capacity, np.int64)
-    wider[: len(rows)], longer[: len(rows)] = matrix if len(rows) else 0.0, rows
-    return wider, longer
+    def _likely(self, queries: Sequence[Vector], limits: Sequence[int], allowed: Allowed) -> Iterable[dict[int, float]]:
+        sieve = self.sieve
+        if sieve is None:
+            return
+        vectors, tail = self.vectors.items, np.flatnonzero(allowed[sieve.covered :])
+        wanted = int(max(limits) * _SPARE)
+        for query, limit, picked in zip(
+            queries, limits, sieve.search(np.array(queries), wanted, allowed[: sieve.covered]), strict=True
+        ):
+            old = picked[picked >= 0]
+            new = _all_products(query, vectors[sieve.covered :])[tail]
+            scores = np.concatenate((products(query, vectors, old), new))
+            yield _best(np.concatenate((old, tail + sieve.covered)), scores, limit)
 
 
-def _best(scores: Vector, rows: Slots, limit: int) -> dict[int, float]:
-    """Return the `limit` best rows and their scores."""
-    cut = np.partition(scores, len(scores) - limit)[len(scores) - limit]
-    slots = np.flatnonzero(scores >= cut)
-    if len(slots) > limit:  # ties at the cut: slots ascend with rows
-        slots = np.sort(slots[np.argsort(-scores[slots], kind="stable")[:limit]])
-    return dict(zip(rows[slots].tolist(), scores[slots].tolist(), strict=True))
+def _all_products(query: Vector, vectors: Vector) -> Vector:
+    """Return the inner products of a query with every vector.
+
+    Not by a matrix product: its threads get into each other's way when searches do, and one query gains nothing.
+    """
+    scores: Vector = np.vecdot(vectors, query)
+    return scores
+
+
+def _best(slots: Slots, scores: Vector, limit: int) -> dict[int, float]:
+    slots, scores = best(slots, scores, limit)
+    return dict(zip(slots.tolist(), scores.tolist(), strict=True))
+
+
+def _alike(allowed: Sequence[Allowed]) -> Iterable[tuple[list[int], Allowed]]:
+    """Return the positions of queries that share what they may find."""
+    groups: dict[int, tuple[list[int], Allowed]] = {}
+    for at, may in enumerate(allowed):
+        groups.setdefault(id(may), ([], may))[0].append(at)
+    return groups.values()

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from zlib import crc32
 
 import apsw
 import orjson
@@ -30,12 +31,13 @@ from niruhybrid.errors import (
     StoreReadOnlyError,
     StoreVersionError,
 )
-from niruhybrid.types import Metadata
+from niruhybrid.types import Metadata, Vector
 
 __all__ = ("Log", "Record", "Session", "State")
 
-VERSION = 1
+VERSION = 2
 APPLICATION_ID = 0x4E495255  # "NIRU"
+_SEPARATOR = "\x1f"  # between terms; a term that has one becomes two, alike for documents and, in vain, for queries
 _BUSY_MS = 500  # only another program can be in the way, see `_claim`
 
 _SCHEMA = f"""
@@ -54,8 +56,19 @@ CREATE TABLE documents (
     text TEXT NOT NULL,
     terms TEXT NOT NULL
 );
-CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);
+CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL, checksum INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE checkpoint (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), name TEXT NOT NULL);
 PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {VERSION};
+"""
+
+_FROM_VERSION_1 = f"""
+DROP TABLE IF EXISTS vocabulary;
+DROP TABLE IF EXISTS lexical;
+ALTER TABLE vectors ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+UPDATE vectors SET checksum = crc32(vector);
+UPDATE documents SET terms = replace(terms, ' ', char(31));
+CREATE TABLE checkpoint (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), name TEXT NOT NULL);
 PRAGMA user_version = {VERSION};
 """
 
@@ -139,34 +152,70 @@ class Session:
         raise StoreCorruptError(f"row {row} is indexed but has no document: restore the store from a copy")
 
     def vector(self, row: int) -> bytes:
-        """Return the vector of a row, as float32 bytes."""
-        vector: bytes = next(self.execute("SELECT vector FROM vectors WHERE row = ?", (row,)))[0]
-        return vector
+        """Return the vector of a row, as float32 bytes.
 
-    def vectors(self) -> Iterator[tuple[int, bytes]]:
-        """Return all rows with their vectors, as float32 bytes, by ascending row."""
-        return self.execute("SELECT row, vector FROM vectors ORDER BY row")
+        Raises:
+            StoreCorruptError: there is none, or it is not what was written.
+        """
+        for vector, checksum in self.execute("SELECT vector, checksum FROM vectors WHERE row = ?", (row,)):
+            return checked_vector_bytes(row, vector, checksum)
+        return checked_vector_bytes(row, None, None)
 
-    def terms(self) -> Iterator[tuple[int, str]]:
-        """Return all rows with their terms, joined by spaces, by ascending row."""
-        return self.execute("SELECT row, terms FROM documents ORDER BY row")
+    def rows(self) -> list[int]:
+        """Return all rows, ascending."""
+        return sorted(
+            row for (row,) in self.execute("SELECT row FROM documents INDEXED BY sqlite_autoindex_documents_1")
+        )
+
+    def terms(self, row: int) -> list[str]:
+        """Return the analysed terms of a row."""
+        for (joined,) in self.execute("SELECT terms FROM documents WHERE row = ?", (row,)):
+            return split(joined)
+        raise StoreCorruptError(f"row {row} is indexed but has no document: restore the store from a copy")
+
+    def indexed(self, after: int, limit: int) -> list[tuple[int, list[str], Metadata, bytes]]:
+        """Return what indexes are built from: row, terms, metadata and vector of the next rows, by ascending row.
+
+        Args:
+            after: the last row there is no need of.
+            limit: rows to return at the most.
+
+        Raises:
+            StoreCorruptError: a document has no vector, or a vector is not what was written.
+        """
+        found = self.execute(
+            "SELECT row, terms, metadata, vector, checksum FROM documents LEFT JOIN vectors USING (row) "
+            "WHERE row > ? ORDER BY row LIMIT ?",
+            (after, limit),
+        )
+        return [
+            (row, split(joined), orjson.loads(metadata), checked_vector_bytes(row, vector, checksum))
+            for row, joined, metadata, vector, checksum in found
+        ]
 
     def ids(self) -> list[str]:
         """Return all ids, in no particular order."""
         return [name for (name,) in self.execute("SELECT id FROM documents")]
 
-    def insert(self, rows: Sequence[int], records: Sequence[Record], terms: Sequence[str], vectors: Any) -> None:
-        """Keep records under new row numbers, with their joined terms and their float32 vectors."""
+    def page_of_ids(self, after: str, limit: int) -> list[str]:
+        """Return the `limit` ids that follow `after`, ascending by code point."""
+        found = self.execute("SELECT id FROM documents WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
+        return [name for (name,) in found]
+
+    def insert(
+        self, rows: Sequence[int], records: Sequence[Record], terms: Sequence[Sequence[str]], vectors: Vector
+    ) -> None:
+        """Keep records under new row numbers, with their analysed terms and their vectors, `(n, dim)`."""
         self.executemany(
             "INSERT INTO documents (row, id, title, text, metadata, terms) VALUES (?, ?, ?, ?, ?, ?)",
             (
-                (row, record.id, record.title, record.text, orjson.dumps(dict(record.metadata)), joined)
-                for row, record, joined in zip(rows, records, terms, strict=True)
+                (row, record.id, record.title, record.text, orjson.dumps(dict(record.metadata)), joined(words))
+                for row, record, words in zip(rows, records, terms, strict=True)
             ),
         )
         self.executemany(
-            "INSERT INTO vectors (row, vector) VALUES (?, ?)",
-            ((row, vector.tobytes()) for row, vector in zip(rows, vectors, strict=True)),
+            "INSERT INTO vectors (row, vector, checksum) VALUES (?, ?, ?)",
+            ((row, vector.tobytes(), crc32(vector)) for row, vector in zip(rows, vectors, strict=True)),
         )
 
     def remove(self, rows: Iterable[int]) -> None:
@@ -175,12 +224,53 @@ class Session:
         self.executemany("DELETE FROM documents WHERE row = ?", keys)
         self.executemany("DELETE FROM vectors WHERE row = ?", keys)
 
+    def checkpoint(self) -> str | None:
+        """Return the name of the file with derived indexes that belongs to this log; None for none."""
+        return next((name for (name,) in self.execute("SELECT name FROM checkpoint")), None)
+
+    def set_checkpoint(self, name: str) -> None:
+        """Name the file with derived indexes that belongs to this log."""
+        self.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?)", (name,))
+
     def advance(self, state: State) -> None:
         """Set the state that this transaction leaves."""
         self.execute(
             "UPDATE state SET watermark = ?, last_row = ?, dimension = ?",
             (state.watermark, state.last_row, state.dimension),
         )
+
+
+def as_kept(metadata: Metadata) -> Metadata:
+    """Return metadata as it will come back: JSON."""
+    kept: Metadata = orjson.loads(orjson.dumps(dict(metadata))) if metadata else {}
+    return kept
+
+
+def joined(terms: Iterable[str]) -> str:
+    """Return analysed terms as one text, as they are kept."""
+    return _SEPARATOR.join(terms)
+
+
+def split(terms: str) -> list[str]:
+    """Return the analysed terms of a text made by `joined`."""
+    return terms.split(_SEPARATOR) if terms else []
+
+
+def checked_vector_bytes(row: int, vector: bytes | None, checksum: int | None) -> bytes:
+    """Return the vector of a row if it is what was written.
+
+    Raises:
+        StoreCorruptError: it is missing, or another.
+    """
+    if vector is None:
+        raise StoreCorruptError(f"row {row} has no vector: save what can be read with `salvage`")
+    if crc32(vector) != checksum:
+        raise StoreCorruptError(f"the vector of row {row} is damaged: save what can be read with `salvage`")
+    return vector
+
+
+def _checksum(*vector: Any) -> int:
+    return crc32(*vector)
 
 
 class Log:
@@ -294,6 +384,9 @@ class Log:
             connection.pragma("synchronous", value=synchronous)
             if blank:
                 connection.execute(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT")
+            elif connection.pragma("user_version") < VERSION:
+                connection.create_scalar_function("crc32", _checksum, 1, deterministic=True)
+                connection.execute(f"BEGIN IMMEDIATE; {_FROM_VERSION_1} COMMIT")
         except BaseException:
             connection.close()
             raise

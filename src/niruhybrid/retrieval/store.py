@@ -1,7 +1,7 @@
-"""The embedded store: a log and two indexes, one transaction a micro-batch, one watermark."""
+"""The embedded store: a log and the indexes derived from it, one transaction a micro-batch, one watermark."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -10,18 +10,18 @@ from typing import Self
 import numpy as np
 
 from niruhybrid.config import StoreConfig
-from niruhybrid.errors import InvalidVectorError, StoreCorruptError
-from niruhybrid.retrieval import fusion, lexical
-from niruhybrid.retrieval.dense import DenseIndex
-from niruhybrid.retrieval.log import Log, Record, Session, State
+from niruhybrid.errors import InvalidVectorError, StoreError
+from niruhybrid.retrieval.keeper import Keeper
+from niruhybrid.retrieval.lexical import MAX_QUERY_TERMS
+from niruhybrid.retrieval.log import Log, Record, Session, State, as_kept, joined, split
+from niruhybrid.retrieval.recovery import Checkpoints, Recovery, opened
+from niruhybrid.retrieval.search import best_slots
+from niruhybrid.retrieval.snapshot import Additions, Snapshot
 from niruhybrid.types import Document, Hit, IndexEntry, SearchRequest, SearchResponse, Vector
 
 __all__ = ("EmbeddedStore",)
 
 _log = logging.getLogger(__name__)
-
-_DEPTH = 100
-_DEPTH_PER_HIT = 4
 
 
 class EmbeddedStore:
@@ -46,17 +46,25 @@ class EmbeddedStore:
     def __init__(self, path: str | Path | None = None, *, config: StoreConfig | None = None) -> None:
         self._config = config or StoreConfig()
         chosen = path if path is not None else self._config.path
-        self._log = Log(None if chosen is None else Path(chosen), self._config.durability)
+        file = None if chosen is None else Path(chosen)
+        self._log = Log(file, self._config.durability)
         try:
-            with self._log.write() as session:
-                rebuilt = lexical.ensure(session)
-                # The newest states, one or two: which of them counts is for the log's watermark to say.
-                self._indexes: tuple[DenseIndex, ...] = (_read_index(session),)
+            with self._log.read() as session:
+                snapshot, self._recovery = opened(file, session)
         except BaseException:
             self._log.close()
             raise
-        index = self._indexes[0]
-        _log.info("store_opened rows=%d watermark=%d lexical_rebuilt=%s", len(index), index.watermark, rebuilt)
+        last = snapshot.rows.items[-1] if self._recovery.checkpoint is not None and len(snapshot.rows) else 0
+        checkpoints = Checkpoints(file, self._log, int(last) - self._recovery.added)
+        self._keeper = Keeper(snapshot, self._watermark, checkpoints)
+        with self._keeper.changing:
+            self._keeper.wake()
+        _log.info("store_opened rows=%d watermark=%d %s", len(snapshot), snapshot.watermark, self._recovery)
+
+    @property
+    def recovery(self) -> Recovery:
+        """How the indexes came to be when the store was opened."""
+        return self._recovery
 
     def upsert(self, entries: Sequence[IndexEntry], /) -> int:
         """Keep all entries or none, replacing those with the same id (the last of a batch wins).
@@ -72,18 +80,20 @@ class EmbeddedStore:
         if not entries:
             return self._watermark()
         latest = {entry.document.id: at for at, entry in enumerate(entries)}
-        records = [_record(entries[at].document) for at in latest.values()]
-        terms = [lexical.joined(entries[at].terms) for at in latest.values()]
-        with self._log.write() as session:
+        kept = [entries[at] for at in latest.values()]
+        records = [_record(entry.document) for entry in kept]
+        terms = [split(joined(entry.terms)) for entry in kept]  # as they will come back
+        with self._change() as (session, state):
             before = session.state
             vectors = _matrix([entry.vector for entry in entries], before.dimension)[list(latest.values())]
             after = State(before.watermark + 1, before.last_row + len(latest), vectors.shape[1])
             rows = range(before.last_row + 1, after.last_row + 1)
-            replaced = session.rows_of(latest)
-            self._forget(session, replaced)
+            replaced = _taken_out(session, latest)
             session.insert(rows, records, terms, vectors)
-            lexical.add(session, rows, terms)
-            self._advance(session, after, replaced, rows, vectors)
+            metadata = [as_kept(record.metadata) for record in records]
+            added = Additions(rows, vectors, terms, metadata)
+            self._keeper.offer(state, state.changed(after.watermark, replaced, added))
+            session.advance(after)
         return after.watermark
 
     def delete(self, ids: Sequence[str], /) -> tuple[int, int]:
@@ -96,15 +106,15 @@ class EmbeddedStore:
             StoreError: nothing was removed; the subclass says why.
             ClosedError: the store has been closed.
         """
-        with self._log.write() as session:
+        with self._change() as (session, state):
             before = session.state
-            rows = session.rows_of(ids)
-            if not rows:
+            removed = _taken_out(session, ids)
+            if not removed:
                 return 0, before.watermark
             after = State(before.watermark + 1, before.last_row, before.dimension)
-            self._forget(session, rows)
-            self._advance(session, after, rows, (), np.empty((0, before.dimension or 0), np.float32))
-        return len(rows), after.watermark
+            self._keeper.offer(state, state.changed(after.watermark, removed, Additions.nothing()))
+            session.advance(after)
+        return len(removed), after.watermark
 
     def get(self, ids: Sequence[str], /) -> list[Document | None]:
         """Return the documents of these ids, in their order, with their vectors; None for each unknown one.
@@ -119,33 +129,43 @@ class EmbeddedStore:
     def search(self, requests: Sequence[SearchRequest], /) -> list[SearchResponse]:
         """Answer a batch of queries, in their order, all from one state of the store.
 
-        Both halves look at least 100 deep, or four times `top_k`. Of equal scores the document written first wins.
+        Both halves look at least 100 deep, or four times `top_k`. Of equal scores the document written first wins. Of
+        the passages of one document, those with the same string in the metadata field `document`, the best one wins.
 
         Raises:
             InvalidVectorError: a vector is not finite, or its dimension is not the store's.
-            StoreError: nothing can be read; the subclass says why.
+            StoreError: nothing can be read, or there is no such write yet as a `min_watermark` asks for.
             ClosedError: the store has been closed.
         """
-        with self._pinned() as (session, index):
-            near = _dense(index, requests, session.state.dimension)
+        with self._pinned() as (session, state):
+            _refuse_too_new(requests, state.watermark)
+            _refuse_vectors(requests, session.state.dimension)
+            ranked = best_slots(state, requests, self._config.dense_weight)
             return [
-                self._answer(session, request, found, len(index)) for request, found in zip(requests, near, strict=True)
+                SearchResponse(_hits(session, state, best), state.watermark, _notes(request))
+                for request, best in zip(requests, ranked, strict=True)
             ]
 
     def count(self) -> int:
         """Return how many documents there are."""
-        with self._pinned() as (_, index):
-            return len(index)
+        with self._pinned() as (_, state):
+            return len(state)
 
     def ids(self) -> list[str]:
         """Return the ids of all documents, in no particular order."""
         with self._log.read() as session:
             return session.ids()
 
+    def list_ids(self, limit: int, after: str = "") -> list[str]:
+        """Return the `limit` ids that follow `after`, ascending by code point: page by page, all there are."""
+        with self._log.read() as session:
+            return session.page_of_ids(after, limit)
+
     def close(self) -> None:
         """Release files and memory; searches in progress end undisturbed. A second call does nothing."""
+        self._keeper.stop()
         self._log.close()
-        self._indexes = ()
+        self._keeper.forget()
 
     def __enter__(self) -> Self:
         return self
@@ -156,65 +176,62 @@ class EmbeddedStore:
         self.close()
 
     @contextmanager
-    def _pinned(self) -> Iterator[tuple[Session, DenseIndex]]:
-        """Open one state: a transaction, and the index of the same watermark.
+    def _change(self) -> Iterator[tuple[Session, Snapshot]]:
+        """Run a block as one transaction, with the state that it changes."""
+        with self._keeper.changing:
+            with self._log.write() as session:
+                state = self._keeper.at(session.state.watermark)
+                if state is None:
+                    raise StoreError("the store's indexes are behind its log: close it and open it again")
+                yield session, state
+            self._keeper.wake()
 
-        A writer offers the next index before it commits and takes the last one back no earlier than its next change,
-        so the index is missing only if two changes came between the two steps here. Then the state is out of date
-        anyway.
+    @contextmanager
+    def _pinned(self) -> Iterator[tuple[Session, Snapshot]]:
+        """Open one state: a transaction, and the indexes of the same watermark.
+
+        A writer offers the next state before it commits and takes the last one back no earlier than its next change,
+        so the state is missing only if two changes came between the two steps here. Then it is out of date anyway.
         """
         while True:
             with self._log.read() as session:
-                index = self._index_at(session.state.watermark)
-                if index is not None:
-                    yield session, index
+                state = self._keeper.at(session.state.watermark)
+                if state is not None:
+                    yield session, state
                     return
 
     def _watermark(self) -> int:
         with self._log.read() as session:
             return session.state.watermark
 
-    def _index_at(self, watermark: int) -> DenseIndex | None:
-        return next((index for index in self._indexes if index.watermark == watermark), None)
 
-    @staticmethod
-    def _forget(session: Session, rows: Sequence[int]) -> None:
-        session.remove(rows)
-        lexical.remove(session, rows)
-
-    def _advance(
-        self, session: Session, after: State, removed: Sequence[int], rows: Sequence[int], vectors: Vector
-    ) -> None:
-        """Make the change's index known ahead of its commit: nobody uses it until the log says so."""
-        (index,) = (index for index in self._indexes if index.watermark == session.state.watermark)
-        self._indexes = (index, index.changed(after.watermark, remove=removed, rows=rows, vectors=vectors))
-        session.advance(after)
-
-    def _answer(
-        self, session: Session, request: SearchRequest, near: dict[int, float], documents: int
-    ) -> SearchResponse:
-        worded = lexical.search(session, request.terms, _depth(request), documents)
-        fused = fusion.convex(near, worded, self._config.dense_weight)
-        best = fusion.ranked(fused.items())[: request.top_k]
-        hits = (_hit(session.record(row), rank, score) for rank, (row, score) in enumerate(best, start=1))
-        return SearchResponse(tuple(hits), session.state.watermark)
+def _taken_out(session: Session, ids: Iterable[str]) -> dict[int, list[str]]:
+    """Remove documents from the log; return their rows, each with its terms."""
+    rows = session.rows_of(ids)
+    removed = {row: session.terms(row) for row in rows}
+    session.remove(rows)
+    return removed
 
 
-def _depth(request: SearchRequest) -> int:
-    """Return how many candidates each half gives to fusion."""
-    return max(_DEPTH, _DEPTH_PER_HIT * request.top_k)
+def _refuse_too_new(requests: Sequence[SearchRequest], watermark: int) -> None:
+    asked = max((request.min_watermark for request in requests), default=0)
+    if asked > watermark:
+        raise StoreError(
+            f"the store is at watermark {watermark}, `min_watermark` is {asked}: ask for one that this store returned"
+        )
 
 
-def _dense(index: DenseIndex, requests: Sequence[SearchRequest], dimension: int | None) -> list[dict[int, float]]:
-    """Return the dense candidates of each request; none for those without a vector."""
-    asked = {at: request.vector for at, request in enumerate(requests) if request.vector is not None}
-    near: list[dict[int, float]] = [{} for _ in requests]
-    if asked:
-        matrix = _matrix(list(asked.values()), dimension)
-        found = index.search(matrix, [_depth(requests[at]) for at in asked])
-        for at, rows in zip(asked, found, strict=True):
-            near[at] = rows
-    return near
+def _refuse_vectors(requests: Sequence[SearchRequest], dimension: int | None) -> None:
+    vectors = [request.vector for request in requests if request.vector is not None]
+    if vectors:
+        _matrix(vectors, dimension)
+
+
+def _notes(request: SearchRequest) -> tuple[str, ...]:
+    """Say what of a request was passed over."""
+    if request.mode == "dense" or len(request.terms) <= MAX_QUERY_TERMS:
+        return ()
+    return (f"of {len(request.terms)} terms the first {MAX_QUERY_TERMS} were searched for",)
 
 
 def _matrix(vectors: Sequence[Vector], dimension: int | None) -> Vector:
@@ -236,24 +253,6 @@ def _matrix(vectors: Sequence[Vector], dimension: int | None) -> Vector:
     return matrix
 
 
-def _read_index(session: Session) -> DenseIndex:
-    """Build the dense index from the log."""
-    rows: list[int] = []
-    blobs: list[bytes] = []
-    for row, blob in session.vectors():
-        rows.append(row)
-        blobs.append(blob)
-    dim = session.state.dimension or 0
-    flat = np.frombuffer(bytearray().join(blobs), np.float32)
-    documents = next(session.execute("SELECT count(*) FROM documents"))[0]
-    if len(flat) != len(rows) * dim or len(rows) != documents:
-        raise StoreCorruptError(
-            f"the store has {documents} documents and {len(rows)} vectors of {len(flat)} numbers in all, "
-            f"dimension {dim}: restore it from a copy"
-        )
-    return DenseIndex.of(session.state.watermark, np.array(rows, np.int64), flat.reshape(len(rows), dim))
-
-
 def _record(document: Document) -> Record:
     return Record(document.id, document.title, document.text, document.metadata)
 
@@ -264,6 +263,11 @@ def _document(session: Session, name: str) -> Document | None:
         vector = np.frombuffer(session.vector(row), np.float32)
         return Document(kept.id, kept.text, title=kept.title, metadata=kept.metadata, embedding=vector)
     return None
+
+
+def _hits(session: Session, state: Snapshot, best: Sequence[tuple[int, float]]) -> tuple[Hit, ...]:
+    rows = state.rows.items
+    return tuple(_hit(session.record(int(rows[slot])), rank, score) for rank, (slot, score) in enumerate(best, start=1))
 
 
 def _hit(kept: Record, rank: int, score: float) -> Hit:

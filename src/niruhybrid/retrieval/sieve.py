@@ -1,0 +1,143 @@
+"""The approximate half of the dense index: which of very many vectors are worth an exact look.
+
+faiss keeps the vectors as bytes in cells around k-means centroids, and searches the cells nearest to a query. The exact
+scores are for `dense` to compute. The only module that knows faiss. Every call runs on the caller's thread alone.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any, Self
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from niruhybrid.types import Vector
+
+__all__ = ("Sieve", "products")
+
+Slots = NDArray[np.int64]
+Allowed = NDArray[np.bool_]
+
+_CELLS = 4.0  # times the square root of the number of vectors
+_CELLS_SEARCHED = 32
+_SAMPLE = 32  # vectors per cell that k-means learns from
+_ROUNDS = 5
+_AT_ONCE = 1024  # vectors added between two looks at whether to stop
+_OUTGROWN = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sieve:
+    """An approximate index over the first `covered` slots.
+
+    Attributes:
+        covered: slots it knows.
+        learnt: how many there were when its cells were made.
+    """
+
+    _index: Any
+    covered: int
+    learnt: int
+
+    @classmethod
+    def of(cls, vectors: Vector, sample: Slots, stopped: Callable[[], bool]) -> "Sieve | None":
+        """Make cells for vectors, `(n, dim)`, and put them there; None when `stopped` says so.
+
+        Args:
+            vectors: `(n, dim)` float32; the position is the slot.
+            sample: slots to learn from, a few thousand at least.
+            stopped: asked now and then whether to give up.
+        """
+        cells = int(_CELLS * sqrt(len(sample)))
+        chosen = np.random.default_rng(0).choice(sample, min(len(sample), cells * _SAMPLE), replace=False)
+        dim = vectors.shape[1]
+        with _one_thread():
+            kind, metric, residual = faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT, False
+            index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(dim), dim, cells, kind, metric, residual)
+            index.cp.niter, index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = _ROUNDS, _SAMPLE, 1
+            index.train(vectors[np.sort(chosen)])
+        return _filled(index, 0, len(vectors), vectors, stopped)
+
+    def extended(self, vectors: Vector, stopped: Callable[[], bool]) -> "Sieve | None":
+        """Return one that covers all of `vectors`, `(n, dim)`, of which it knows the first; None when `stopped`.
+
+        Cells that were made for far fewer vectors are made anew.
+        """
+        if len(vectors) > self.learnt * _OUTGROWN:
+            return self.of(vectors, np.arange(len(vectors)), stopped)
+        return _filled(faiss.clone_index(self._index), self.covered, self.learnt, vectors, stopped)
+
+    def again(self, vectors: Vector, stopped: Callable[[], bool]) -> "Sieve | None":
+        """Return one with the same cells and other vectors, `(n, dim)`; None when `stopped`."""
+        index = faiss.clone_index(self._index)
+        index.reset()
+        return _filled(index, 0, self.learnt, vectors, stopped)
+
+    def search(self, queries: Vector, limit: int, allowed: Allowed) -> Slots:
+        """Return about the nearest slots of each query, `(m, limit)`; -1 where there are no more.
+
+        Args:
+            queries: `(m, dim)` float32.
+            limit: slots wanted.
+            allowed: `(covered,)`, which may be found.
+        """
+        count = int(np.count_nonzero(allowed))
+        more: dict[str, Any] = {"nprobe": _CELLS_SEARCHED}
+        if count < self.covered:
+            more["sel"] = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+            more["nprobe"] = min(self._index.nlist, _CELLS_SEARCHED * self.covered // max(1, count))
+        with _one_thread():
+            _, slots = self._index.search(queries, limit, params=faiss.SearchParametersIVF(**more))
+        found: Slots = slots
+        return found
+
+    def saved(self) -> NDArray[np.uint8]:
+        """Return it as bytes."""
+        content: NDArray[np.uint8] = faiss.serialize_index(self._index)
+        return content
+
+    @classmethod
+    def loaded(cls, content: NDArray[np.uint8], learnt: int) -> Self:
+        """Return the sieve that was saved as `content`."""
+        index = faiss.deserialize_index(content)
+        return cls(index, index.ntotal, learnt)
+
+
+def _filled(index: Any, covered: int, learnt: int, vectors: Vector, stopped: Callable[[], bool]) -> Sieve | None:
+    """Put those of the vectors that are behind the first `covered` into an index; None when `stopped`."""
+    with _one_thread():
+        for start in range(covered, len(vectors), _AT_ONCE):
+            if stopped():
+                return None
+            index.add(vectors[start : start + _AT_ONCE])
+    return Sieve(index, len(vectors), learnt)
+
+
+def products(query: Vector, vectors: Vector, slots: Slots) -> Vector:
+    """Return the inner products of a query with some of the vectors, without a copy of these.
+
+    Args:
+        query: `(dim,)` float32, C-contiguous.
+        vectors: `(n, dim)` float32, C-contiguous.
+        slots: `(k,)`, each from 0 to n - 1.
+    """
+    places = np.ascontiguousarray(slots, np.int64)
+    found = np.empty(len(places), np.float32)
+    pointers = (faiss.swig_ptr(array) for array in (found, query, vectors, places))
+    with _one_thread():
+        faiss.fvec_inner_products_by_idx(*pointers, vectors.shape[1], 1, len(places))
+    return found
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep faiss, for this thread, from spreading over every core; others are busy there."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
