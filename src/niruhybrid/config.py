@@ -132,7 +132,7 @@ class StoreConfig:
     Attributes:
         path: the store's file; None keeps it in memory.
         durability: what an acknowledged write survives: `process` (kill -9) or `power` (fsync at each commit).
-        dense_weight: weight of the dense half in the convex fusion, the lexical half has the rest; 0 to 1.
+        dense_weight: weight of the dense half in the weighted sum, the lexical half has the rest; 0 to 1.
 
     Raises:
         InvalidSettingError: a value is out of its range.
@@ -140,7 +140,7 @@ class StoreConfig:
 
     path: str | None = None
     durability: Durability = "process"
-    dense_weight: float = 0.5
+    dense_weight: float = 0.71
 
     def __post_init__(self) -> None:
         if self.path is not None and (not isinstance(self.path, str) or not self.path):

@@ -8,6 +8,7 @@ The scores are those of BM25 with k1 = 1.2, b = 0.75 and the weight of a term ln
 statistics being those of the documents that are there.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from niruhybrid.retrieval.fusion import term_norm
 from niruhybrid.retrieval.growing import Growing
 from niruhybrid.retrieval.matching import Collection, best, best_matches, highest
 from niruhybrid.retrieval.postings import K1, MOST_COUNTED, Postings, merged, saturation, spread
@@ -168,6 +170,21 @@ class LexicalIndex:
             for (terms, times), limit, may in zip(asked, limits, allowed, strict=True)
         ]
 
+    def norms(self, queries: Sequence[Sequence[str]]) -> list[float]:
+        """Return the length of each query's term vector: `fusion.term_norm` of its terms, unknown ones included."""
+        asked = [self._numbered(terms) for terms in queries]
+        wanted = np.concatenate([terms for terms, _ in asked]) if asked else np.empty(0, np.int32)
+        recent = self._journal.of(wanted, len(self.vocabulary))
+        unknown = (K1 + 1.0) * math.log1p((self.documents + 0.5) / 0.5)
+        norms = []
+        for terms, (numbers, times) in zip(queries, asked, strict=True):
+            strange = Counter(term for term in terms[:MAX_QUERY_TERMS] if term not in self.vocabulary)
+            bounds = [unknown * times for times in strange.values()]
+            if len(numbers):
+                bounds += self._weights(numbers, self._recently(numbers, recent)[1], times).tolist()
+            norms.append(term_norm(bounds))
+        return norms
+
     def merged(self, live: Allowed) -> Self:
         """Return the same index without a journal: it, and the parts that it has outgrown, become one part.
 
@@ -243,16 +260,21 @@ class LexicalIndex:
 
     def _best(self, terms: Ints, times: Floats, recent: _Entries, limit: int, allowed: Allowed) -> dict[int, float]:
         average = max(1.0, self.total / max(1, self.documents))
-        at = np.minimum(np.searchsorted(terms, recent.terms), len(terms) - 1)
-        asked = np.flatnonzero(terms[at] == recent.terms)
-        at, recent_slots, counts = at[asked], recent.slots[asked], recent.counts[asked]
-        weights = self._weights(terms, np.bincount(at, np.where(recent_slots == _GONE, -1, 1), len(terms)), times)
+        (at, recent_slots, counts), more = self._recently(terms, recent)
+        weights = self._weights(terms, more, times)
         there = np.flatnonzero((recent_slots != _GONE) & allowed[recent_slots])
         new_slots, new_scores = self._recent_scores(recent_slots[there], counts[there], weights[at[there]], average)
         collection = Collection(self.parts, self.lengths.items, average, allowed)
         slots, scores = best_matches(collection, terms, weights, limit, highest(new_scores, limit))
         slots, scores = best(np.concatenate((slots, new_slots)), np.concatenate((scores, new_scores)), limit)
         return dict(zip(slots.tolist(), scores.tolist(), strict=True))
+
+    def _recently(self, terms: Ints, recent: _Entries) -> tuple[tuple[Ints, Ints, Ints], Ints]:
+        """Return the journal's entries of these terms, and in how many more documents it has each of them."""
+        at = np.minimum(np.searchsorted(terms, recent.terms), len(terms) - 1)
+        asked = np.flatnonzero(terms[at] == recent.terms)
+        at, slots, counts = at[asked], recent.slots[asked], recent.counts[asked]
+        return (at, slots, counts), np.bincount(at, np.where(slots == _GONE, -1, 1), len(terms))
 
     def _weights(self, terms: Ints, recent: Ints, times: Floats) -> Floats:
         """Return how much each term counts."""

@@ -27,17 +27,20 @@ def best_slots(snapshot: Snapshot, requests: Sequence[SearchRequest], dense_weig
     """
     found: list[Best] = [[] for _ in requests]
     allowed = _allowed(snapshot, requests)
+    terms = [() if request.mode == "dense" else request.terms for request in requests]
+    norms = snapshot.lexical.norms(terms)
     depths = {at: max(_DEPTH, _DEPTH_PER_HIT * request.top_k) for at, request in enumerate(requests)}
     while depths:
         asked = list(depths)
         near = _dense(
             snapshot, [requests[at] for at in asked], [depths[at] for at in asked], [allowed[at] for at in asked]
         )
-        worded = _lexical(
-            snapshot, [requests[at] for at in asked], [depths[at] for at in asked], [allowed[at] for at in asked]
+        worded = snapshot.lexical.search(
+            [terms[at] for at in asked], [depths[at] for at in asked], [allowed[at] for at in asked]
         )
         for at, dense, lexical in zip(asked, near, worded, strict=True):
-            best = fusion.ranked(fusion.convex(dense, lexical, dense_weight).items())
+            halves = (dense if _by_meaning(requests[at]) else None), (lexical if terms[at] else None)
+            best = fusion.ranked(fusion.weighted_sum(*halves, dense_weight, norms[at]).items())
             found[at] = _one_of_each(best, snapshot.columns.groups(GROUP_FIELD, (slot for slot, _ in best)))
             depth, wanted = depths.pop(at), requests[at].top_k
             if len(found[at]) < min(wanted, len(best)) and depth <= max(len(dense), len(lexical)):
@@ -61,23 +64,18 @@ def _allowed(snapshot: Snapshot, requests: Sequence[SearchRequest]) -> list[Mask
 def _dense(
     snapshot: Snapshot, requests: Sequence[SearchRequest], depths: Sequence[int], allowed: Sequence[Mask]
 ) -> list[dict[int, float]]:
-    vectors = {
-        at: request.vector
-        for at, request in enumerate(requests)
-        if request.vector is not None and request.mode != "lexical"
-    }
+    vectors = {at: request.vector for at, request in enumerate(requests) if _by_meaning(request)}
     found = snapshot.dense.search(
-        list(vectors.values()), [depths[at] for at in vectors], [allowed[at] for at in vectors]
+        [vector for vector in vectors.values() if vector is not None],
+        [depths[at] for at in vectors],
+        [allowed[at] for at in vectors],
     )
     by_place = dict(zip(vectors, found, strict=True))
     return [by_place.get(at, {}) for at in range(len(requests))]
 
 
-def _lexical(
-    snapshot: Snapshot, requests: Sequence[SearchRequest], depths: Sequence[int], allowed: Sequence[Mask]
-) -> list[dict[int, float]]:
-    terms = [() if request.mode == "dense" else request.terms for request in requests]
-    return snapshot.lexical.search(terms, depths, allowed)
+def _by_meaning(request: SearchRequest) -> bool:
+    return request.vector is not None and request.mode != "lexical"
 
 
 def _one_of_each(best: Best, groups: Mapping[int, int]) -> Best:
