@@ -64,7 +64,7 @@ class Keeper:
             thread = self._thread
         if thread is not None:
             thread.join()
-        if self._states and self._checkpoints.due(self._states[-1]):
+        if self._states and self._checkpoints.due(self._states[-1], at_end=True):
             self._checkpoints.write(self._newest())
 
     def forget(self) -> None:

@@ -16,7 +16,8 @@ __all__ = ("Checkpoints", "Recovery", "caught_up", "opened")
 _log = logging.getLogger(__name__)
 
 _AT_ONCE = 4096
-_FEWEST, _SHARE = 2048, 8  # rows since the last checkpoint that are worth another: so many, and a share of all
+_FEWEST = 1024  # rows since the last checkpoint that are worth another: so many, and a share of all
+_SHARE, _SHARE_AT_END = 8, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +103,15 @@ class Checkpoints:
         self._log = log
         self._last = last
 
-    def due(self, snapshot: Snapshot) -> bool:
-        """Whether so much has been written since the last one that opening would take long."""
+    def due(self, snapshot: Snapshot, *, at_end: bool = False) -> bool:
+        """Whether so much has been written since the last one that opening would take long.
+
+        Args:
+            snapshot: the newest state.
+            at_end: whether this is the last chance for it.
+        """
         since = (int(snapshot.rows.items[-1]) if len(snapshot.rows) else 0) - self._last
-        return self._path is not None and since > max(_FEWEST, len(snapshot) // _SHARE)
+        return self._path is not None and since > max(_FEWEST, len(snapshot) // (_SHARE_AT_END if at_end else _SHARE))
 
     def write(self, snapshot: Snapshot) -> None:
         """Write one, have the log name it, and remove the others; a failure is logged, and costs time at opening."""

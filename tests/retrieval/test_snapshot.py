@@ -1,0 +1,102 @@
+"""Any history of changes, with upkeep begun and ended in between, shows the documents that are there."""
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from niruhybrid.retrieval.snapshot import Additions, Snapshot
+from niruhybrid.types import Vector
+
+DIM = 4
+LANGUAGES = ["en", "sw", None]
+
+
+def vector(row: int) -> Vector:
+    made: Vector = np.random.default_rng(row).standard_normal(DIM).astype(np.float32)
+    return made
+
+
+def terms(row: int) -> list[str]:
+    return ["all", f"third{row % 3}", f"row{row}"]
+
+
+def never() -> bool:
+    return False
+
+
+class SnapshotMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.snapshot = Snapshot.empty(0)
+        self.rows: set[int] = set()
+        self.last = self.watermark = 0
+        self.begun: tuple[Snapshot, Snapshot] | None = None
+
+    @rule(added=st.integers(0, 20), removed=st.integers(0, 15))
+    def change(self, added: int, removed: int) -> None:
+        gone = sorted(self.rows)[:: max(1, removed // 3)][:removed]
+        new = range(self.last + 1, self.last + 1 + added)
+        vectors = np.array([vector(row) for row in new], np.float32).reshape(len(new), DIM)
+        metadata = [{"row": row, "lang": LANGUAGES[row % 3], "tags": [row % 2, row % 5]} for row in new]
+        self.watermark += 1
+        self.snapshot = self.snapshot.changed(
+            self.watermark,
+            {row: terms(row) for row in gone},
+            Additions(new, vectors, [terms(row) for row in new], metadata),
+        )
+        self.rows = self.rows - set(gone) | set(new)
+        self.last += added
+
+    @rule()
+    def abandon(self) -> None:
+        lost = Additions([self.last + 1], vector(0)[None], [["all", "lost"]], [{"row": "lost", "lang": "sw"}])
+        self.snapshot.changed(self.watermark + 1, {row: terms(row) for row in list(self.rows)[:1]}, lost)
+
+    @precondition(lambda self: self.begun is None)
+    @rule(closing=st.booleans())
+    def begin(self, closing: bool) -> None:
+        work = self.snapshot.compacted if closing else self.snapshot.merged
+        self.begun = (self.snapshot, work(never))
+
+    @precondition(lambda self: self.begun is not None)
+    @rule()
+    def end(self) -> None:
+        assert self.begun is not None
+        before, made = self.begun
+        self.begun = None
+        self.snapshot = made.followed_by(before, self.snapshot)
+
+    def found(self, slots: dict[int, float]) -> set[int]:
+        return {int(self.snapshot.rows.items[slot]) for slot in slots}
+
+    @invariant()
+    def everything_is_found_in_every_way(self) -> None:
+        snapshot = self.snapshot
+        assert (len(snapshot), snapshot.watermark) == (len(self.rows), self.watermark)
+        live = snapshot.passing(None)
+        assert self.found(snapshot.lexical.search([["all"]], [1000], [live])[0]) == self.rows
+        assert self.found(snapshot.lexical.search([["third1", "lost"]], [1000], [live])[0]) == {
+            row for row in self.rows if row % 3 == 1
+        }
+        if self.rows:
+            [near] = snapshot.dense.search([vector(1)], [1000], [live])
+            assert self.found(near) == self.rows
+            row = min(self.rows)
+            assert (
+                max(snapshot.dense.search([vector(row)], [1000], [live])[0].values())
+                >= vector(row) @ vector(row) - 1e-4
+            )
+        for wanted, passes in (
+            ({"eq": {"lang": "sw"}}, lambda row: row % 3 == 1),
+            ({"eq": {"lang": None}}, lambda row: row % 3 == 2),
+            ({"eq": {"tags": 4}}, lambda row: row % 5 == 4),
+            ({"range": {"row": {"gt": 10, "lte": 30}}}, lambda row: 10 < row <= 30),
+            ({"eq": {"row": "lost"}}, lambda _: False),
+        ):
+            kept = np.flatnonzero(snapshot.passing(wanted))
+            assert set(snapshot.rows.items[kept].tolist()) == {row for row in self.rows if passes(row)}
+
+
+SnapshotMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestSnapshot = SnapshotMachine.TestCase
