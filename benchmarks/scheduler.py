@@ -1,10 +1,10 @@
 """Do queries stay fast behind bulk, under overload and beside bad input, and what does the scheduler cost?
 
 The same loads on `AsyncStreamProcessor` and on the batching of `batched`, BentoML, LitServe and Ray Serve, with the
-same encoder inside each: first one that takes 20 ms a call for up to 32 texts, so that all else is the scheduler's,
-then the real `HybridEncoder`. Each contender runs in a process of its own, each fault in a fresh one; every answer is
-checked. `scheduling/loads.py` has the rows, `scheduling/contenders.py` how everyone is set up. A row of ours that
-misses what is wanted fails the run.
+same encoder inside each: first one that takes 20 ms a call for up to 32 texts, so that all else is the scheduler's
+doing, then the real `HybridEncoder`. Each contender runs in a process of its own, each fault in a fresh one; every
+answer is checked. `scheduling/loads.py` has the rows, `scheduling/contenders.py` how everyone is set up. A row of ours
+that misses what is wanted fails the run.
 
     python -m pip install -r benchmarks/requirements-scheduler.in   # beside niruhybrid, in an environment of its own
     python benchmarks/scheduler.py                                  # about 8 minutes on a quiet machine
@@ -25,8 +25,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # not this folder: its http.py would pass for Python's own
 
-from benchmarks.scheduling import parts, report  # noqa: E402
-from benchmarks.scheduling.contenders import CONTENDERS  # noqa: E402
+from benchmarks.scheduling import parts, report  # noqa: E402  # after the line about sys.path
+from benchmarks.scheduling.contenders import CONTENDERS  # noqa: E402  # after the line about sys.path
 
 RESULTS = Path(__file__).parent / "results"
 MARK = "@row "
@@ -52,7 +52,7 @@ def measure(name: str, part: str, *, quick: bool) -> dict[str, Any]:
     began = time.monotonic()
     rows: dict[str, Any] = {}
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # our own words
             command, capture_output=True, text=True, timeout=LIMIT, env=environ, check=False
         )  # our own words
         out, err, status = done.stdout, done.stderr, done.returncode
@@ -88,8 +88,12 @@ def facts() -> dict[str, Any]:
         if line.startswith("model name")
     ]
     commit = subprocess.run(
-        ("git", "rev-parse", "--short", "HEAD"), cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )  # whichever git there is
+        ("git", "rev-parse", "--short", "HEAD"),  # whichever git there is
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return {
         "machine": {
             "cpu": model[0] if model else platform.machine(),

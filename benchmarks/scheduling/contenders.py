@@ -57,6 +57,7 @@ class Ours:
     packages: tuple[str, ...] = ()
 
     async def start(self, spec: Spec, *, deadline: float = 30.0, cache: bool = True) -> None:
+        """Serve the encoder."""
         from niruhybrid.config import StreamingConfig
         from niruhybrid.errors import OverloadedError
         from niruhybrid.streaming.stream_processor import AsyncStreamProcessor
@@ -72,18 +73,21 @@ class Ours:
         self.processor = AsyncStreamProcessor(self.encoder, config=config)
 
     async def encode(self, text: str) -> Any:
+        """Return the text's vector."""
         try:
-            return (await self.processor.process_query(text, text)).vector
+            return (await self.processor.process_query("q", text)).vector
         except self._refusal as err:
             raise RefusedError(str(err)) from err
 
     async def encode_bulk(self, text: str) -> Any:
+        """Return the vector of a text that nobody waits for."""
         try:
-            return (await self.processor.process_data(text, text)).vector
+            return (await self.processor.process_data("d", text)).vector
         except self._refusal as err:
             raise RefusedError(str(err)) from err
 
     async def stop(self) -> None:
+        """End everything that `start` began."""
         self.encoder.release.set()
         await self.processor.aclose()
 
@@ -94,7 +98,8 @@ class Batched:
     setting = "batch_size=32, PriorityStrategy.PRIORITY, the rest defaults (timeout_ms=5)"
     packages = ("batched",)
 
-    async def start(self, spec: Spec, *, deadline: float = 30.0, cache: bool = True) -> None:  # noqa: ARG002
+    async def start(self, spec: Spec, *, deadline: float = 30.0, cache: bool = True) -> None:  # noqa: ARG002  # the contender's own part in what all are given
+        """Serve the encoder."""
         import batched.aio
         from batched.types import PriorityStrategy
 
@@ -108,6 +113,7 @@ class Batched:
         return list(self.encoder.encode(texts))
 
     async def encode(self, text: str) -> Any:
+        """Return the text's vector."""
         return await self._call(text)
 
     async def encode_bulk(self, text: str) -> Any:
@@ -128,6 +134,7 @@ class Batched:
                 future.set_result(vector)
 
     async def stop(self) -> None:
+        """End everything that `start` began."""
         self.encoder.release.set()
         task = getattr(self._call, "_task", None)
         if task is not None:
@@ -140,7 +147,8 @@ class BentoML:
     setting = "max_batch_size=32; max_latency_ms is the load's deadline, else 60000, its default"
     packages = ("bentoml",)
 
-    async def start(self, spec: Spec, *, deadline: float = 30.0, cache: bool = True) -> None:  # noqa: ARG002
+    async def start(self, spec: Spec, *, deadline: float = 30.0, cache: bool = True) -> None:  # noqa: ARG002  # the contender's own part in what all are given
+        """Serve the encoder."""
         from bentoml._internal.marshal.dispatcher import CorkDispatcher
 
         self.encoder = build(spec)
@@ -152,6 +160,7 @@ class BentoML:
         return list(await asyncio.to_thread(self.encoder.encode, list(texts)))
 
     async def encode(self, text: str) -> Any:
+        """Return the text's vector."""
         vector = await self._call(text)
         if vector is None:
             raise RefusedError("its fallback")
@@ -160,6 +169,7 @@ class BentoML:
     encode_bulk = encode
 
     async def stop(self) -> None:
+        """End everything that `start` began."""
         self.encoder.release.set()
         self._dispatcher.shutdown()
 
@@ -170,13 +180,14 @@ class LitServe:
     setting = "HTTP; max_batch_size=32, batch_timeout=0.01, one worker, timeout = the load's deadline"
     packages = ("litserve",)
 
-    async def start(self, spec: Spec, *, deadline: float = 30.0, cache: bool = True) -> None:  # noqa: ARG002
+    async def start(self, spec: Spec, *, deadline: float = 30.0, cache: bool = True) -> None:  # noqa: ARG002  # the contender's own part in what all are given
+        """Serve the encoder."""
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self._port = probe.getsockname()[1]
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         command = (sys.executable, HERE / "litserve_app.py", spec.dumps(), str(self._port), str(deadline))
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        self._process = await asyncio.to_thread(
+            subprocess.Popen, command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         until = time.monotonic() + 60
         while time.monotonic() < until:
@@ -209,12 +220,14 @@ class LitServe:
         return content
 
     async def encode(self, text: str) -> Any:
+        """Return the text's vector."""
         answer = json.loads(await self._request("POST", "/predict", json.dumps({"text": text}).encode()))
         return np.array(answer["vector"], np.float32)
 
     encode_bulk = encode
 
     async def stop(self) -> None:
+        """End everything that `start` began."""
         for _, writer in self._idle:
             writer.close()
         with contextlib.suppress(ProcessLookupError):
@@ -232,7 +245,8 @@ class RayServe:
     setting = "DeploymentHandle; max_batch_size=32, batch_wait_timeout_s=0.01 (default), max_ongoing_requests=20000"
     packages = ("ray",)
 
-    async def start(self, spec: Spec, *, deadline: float = 30.0, cache: bool = True) -> None:  # noqa: ARG002
+    async def start(self, spec: Spec, *, deadline: float = 30.0, cache: bool = True) -> None:  # noqa: ARG002  # the contender's own part in what all are given
+        """Serve the encoder."""
         await asyncio.to_thread(self._start, spec)
 
     def _start(self, spec: Spec) -> None:
@@ -265,6 +279,7 @@ class RayServe:
         self._handle: Any = serve.run(Replica.bind(spec), name="bench", route_prefix=None)  # type: ignore[attr-defined]
 
     async def encode(self, text: str) -> Any:
+        """Return the text's vector."""
         response = self._handle.remote(text)
         try:
             return await response
@@ -275,6 +290,7 @@ class RayServe:
     encode_bulk = encode
 
     async def stop(self) -> None:
+        """End everything that `start` began."""
         from ray import serve
 
         await asyncio.to_thread(serve.delete, "bench")

@@ -6,14 +6,14 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-import litserve  # noqa: E402
-from benchmarks.scheduling.encoders import BATCH, Spec, build  # noqa: E402
+import litserve  # noqa: E402  # after the line about sys.path
+from benchmarks.scheduling.encoders import BATCH, Spec, build  # noqa: E402  # after the line about sys.path
 
 
 class Api(litserve.LitAPI):
     """Texts in, vectors out."""
 
-    def setup(self, device: str) -> None:  # noqa: ARG002
+    def setup(self, device: str) -> None:  # noqa: ARG002  # the contender's own part in what all are given
         """Make the encoder, in the worker's process."""
         self.encoder = build(Spec.loads(sys.argv[1]))
 

@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from benchmarks.scheduling.encoders import BATCH, BATCH_SECONDS, TABLE, Spec, ca
 Figures = dict[str, Any]
 clock = time.monotonic
 DEADLINE = 0.5
+PAUSE = 0.005  # between lone requests
 PATIENCE = 1.0  # what a caller of the fault rows allows; asked for as the deadline where there is such a thing
 
 
@@ -31,6 +32,7 @@ class Scale:
     Attributes:
         backlogs: backlogs of 2,000 documents.
         queries: queries put behind each.
+        budget: seconds after which no further backlog is begun.
         lone: lone requests.
         seconds: how long each closed loop runs.
         quiet: seconds of lone requests before a burst.
@@ -40,6 +42,7 @@ class Scale:
 
     backlogs: int
     queries: int
+    budget: float
     lone: int
     seconds: float
     quiet: float
@@ -67,7 +70,7 @@ async def settle(call: Awaitable[Any]) -> tuple[Any, float]:
     began = clock()
     try:
         outcome = await call
-    except Exception as err:  # noqa: BLE001  # a rival may raise anything; it is the outcome
+    except Exception as err:  # a rival may raise anything; it is the outcome  # noqa: BLE001  # a rival may raise anything, and that is what is measured
         outcome = err
     return outcome, clock() - began
 
@@ -133,12 +136,13 @@ async def query_behind_bulk(
     chance = random.Random(3)
     rates_alone = []
     for _ in range(alone):
-        rate, *_, refused, _ = await backlog(contender, texts_of("document", documents, texts), (), (), verify)
+        rate, _, refused, _ = await backlog(contender, texts_of("document", documents, texts), (), (), verify)
         rates_alone.append(rate)
     rate = statistics.median(rates_alone)
     lasts = documents / max(rate, 1.0)
     rates, times, lost, unanswered = [], [], 0, 0
-    for _ in range(scale.backlogs):
+    until = clock() + scale.budget
+    while len(rates) < scale.backlogs and (clock() < until or not rates):
         moments = sorted(chance.uniform(0.05, 0.9) * lasts for _ in range(scale.queries))
         queries = texts_of("query", scale.queries, texts)
         got = await backlog(contender, texts_of("document", documents, texts), moments, queries, verify)
@@ -148,7 +152,7 @@ async def query_behind_bulk(
         unanswered += got[3]
     return {
         "documents": documents,
-        "backlogs": scale.backlogs,
+        "backlogs": len(rates),
         "query_ms": summary(times),
         "queries_unanswered": unanswered,
         "documents_refused": lost + refused,
@@ -162,23 +166,38 @@ async def query_behind_bulk(
 # --- 2: nobody else is there --------------------------------------------------------------------------------------
 
 
-async def lone_request(contender: Contender, scale: Scale, spec: Spec, texts: list[str] | None = None) -> Figures:
-    """Time single requests, spaced, and subtract what their own encode took."""
+async def lone_request(contender: Contender, scale: Scale, encoder: Any, texts: list[str] | None = None) -> Figures:
+    """Time single requests, spaced, and subtract what a call of such an encoder takes in a thread on its own."""
     mine = texts or fresh(scale.lone)
-    times: dict[str, float] = {}
+    alone = await asyncio.to_thread(_spaced_calls, encoder, mine)
+    times = []
     for text in mine:
-        outcome, times[text] = await settle(contender.encode(text))
+        outcome, took = await settle(contender.encode(text))
         if isinstance(outcome, Exception):
             raise outcome
         if texts is None:
             check(text, outcome)
-        await asyncio.sleep(0.005)
-    took = {call.texts[0]: call.ended - call.began for call in calls(spec) if len(call.texts) == 1}
-    warm = mine[len(mine) // 10 :]
+        times.append(took)
+        await asyncio.sleep(PAUSE)
+    overhead = [
+        took - its for took, its in zip(times, alone if texts else repeat(statistics.median(alone)), strict=False)
+    ]
+    warm = len(mine) // 10
     return {
-        "request_ms": summary([times[text] for text in warm]),
-        "overhead_ms": summary([times[text] - took[text] for text in warm]),
+        "encode_ms": summary(alone[warm:]),
+        "request_ms": summary(times[warm:]),
+        "overhead_ms": summary(overhead[warm:]),
     }
+
+
+def _spaced_calls(encoder: Any, texts: list[str]) -> list[float]:
+    took = []
+    for text in texts:
+        began = clock()
+        encoder.encode([text])
+        took.append(clock() - began)
+        time.sleep(PAUSE)
+    return took
 
 
 def _cpu_seconds() -> float:
@@ -210,6 +229,7 @@ async def closed_loop(
     clients: int,
     seconds: float,
     ideal: float | None,
+    *,
     texts: Callable[[int, str], list[str]] | None = None,
     verify: Callable[[str, Any], None] = check,
 ) -> Figures:
@@ -254,6 +274,7 @@ async def burst(
     scale: Scale,
     many: int,
     feasible: int,
+    *,
     texts: Callable[[int, str], list[str]] | None = None,
     verify: Callable[[str, Any], None] = check,
 ) -> Figures:
@@ -389,7 +410,7 @@ async def cancellations(contender: Contender, scale: Scale, spec: Spec, flights:
                 ends["answered"] += 1
             except asyncio.CancelledError:
                 ends["cancelled"] += 1
-            except Exception:  # noqa: BLE001  # a rival may turn a cancellation into anything
+            except Exception:  # a rival may turn a cancellation into anything  # noqa: BLE001  # a rival may raise anything, and that is what is measured
                 ends["failed"] += text not in gone
                 ends["cancelled"] += text in gone
 

@@ -89,14 +89,14 @@ LINES = [
 ]
 
 
-def figure(rows: Rows, line: Line) -> Any:
+def figure(rows: Rows, row: str, path: str) -> Any:
     """Return a contender's figure; None where the row was not run, `failed` where it could not be."""
-    found: Any = rows.get(line.row)
+    found: Any = rows.get(row)
     if found is None:
         return None
     if "error" in found:
         return "failed"
-    for key in line.path.split("."):
+    for key in path.split("."):
         found = found.get(key) if isinstance(found, dict) else None
     return found
 
@@ -107,7 +107,7 @@ def show(results: Rows) -> list[str]:
     missed = []
     print(f"{'':50}{'wanted':>14}", *(f"{name:>12}" for name in rows))
     for line in LINES:
-        found = {name: figure(rows[name], line) for name in rows}
+        found = {name: figure(rows[name], line.row, line.path) for name in rows}
         mine = found.get("niruhybrid")
         theirs = [each for name, each in found.items() if name != "niruhybrid" and isinstance(each, int | float)]
         bad = mine == "failed" or (isinstance(mine, int | float) and not line.good(mine, theirs))
@@ -134,19 +134,17 @@ def draw(results: Rows, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     chosen = {
-        "query behind 2,000 documents, p99, ms (log)": LINES[1],
-        "lone request, overhead p95, ms (log)": LINES[5],
-        "free encoder, 256 clients, requests per s (log)": LINES[10],
-        "800 at once in 500 ms, answered, share": LINES[16],
-        "1 poison of 32, answered": LINES[18],
-        "with HybridEncoder: query behind 320 documents, p99, ms (log)": next(
-            line for line in LINES if line.row == "hybrid_query_behind_bulk" and line.path == "query_ms.p99"
-        ),
+        "query behind 2,000 documents, p99, ms (log)": ("query_behind_bulk", "query_ms.p99"),
+        "lone request, overhead p95, ms (log)": ("lone_request", "overhead_ms.p95"),
+        "free encoder, 256 clients, requests per s (log)": ("free_encoder", "per_second"),
+        "800 at once in 500 ms, answered, share": ("burst_800", "share_of_feasible"),
+        "1 poison of 32, answered": ("poison", "one_of_32.answered_least"),
+        "with HybridEncoder: query behind 320 documents, p99, ms (log)": ("hybrid_query_behind_bulk", "query_ms.p99"),
     }
     rows: dict[str, Rows] = results["results"]
     picture, axes = plt.subplots(2, 3, figsize=(13, 6), layout="constrained")
-    for axis, (title, line) in zip(axes.flat, chosen.items(), strict=True):
-        values = [figure(rows[name], line) for name in rows]
+    for axis, (title, place) in zip(axes.flat, chosen.items(), strict=True):
+        values = [figure(rows[name], *place) for name in rows]
         numbers = [each if isinstance(each, int | float) else 0 for each in values]
         bars = axis.bar(list(rows), numbers, color=["#1f6f8b"] + ["#b8b8b8"] * (len(rows) - 1))
         axis.bar_label(bars, [f"{each:g}" if isinstance(each, int | float) else "failed" for each in values])
