@@ -83,6 +83,8 @@ def test_predictions_are_never_negative(seen: list[tuple[int, float]], tokens: i
 def test_tokens_are_estimated_within_the_window() -> None:
     assert estimate_tokens("what is asked") == 6
     assert estimate_tokens("x" * 10_000, 256) == 256
+
+
 def test_little_is_certain_after_one_batch_and_much_after_many() -> None:
     assert learnt((300, 0.24)).at_least(300) == 0.0
     assert learnt((300, 0.24), times=30).at_least(300) == pytest.approx(0.24, rel=0.01)
