@@ -169,3 +169,10 @@ def test_merging_often_keeps_few_parts() -> None:
         most = max(most, len(index.parts))
     assert index.unmerged == 0
     assert most <= 6
+
+
+def test_a_common_word_is_found_in_a_document_however_long() -> None:
+    documents = [*([["x"]] * 1500), ["x", *(["y"] * 300_000)]]
+    index = LexicalIndex.of({}).changed({}, documents)
+    merged = index.merged(np.ones(1501, np.bool_)).followed_by(index, index)
+    assert len(search(merged, ["x"], 2000)) == 1501
