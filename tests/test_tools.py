@@ -3,6 +3,7 @@
 import sys
 from itertools import pairwise
 
+from tools import figures
 from tools.lock import GROUPS, plan
 from tools.test_pythons import answer, chosen
 
@@ -41,3 +42,7 @@ def test_this_python_answers_with_its_version_and_path() -> None:
     known = answer(sys.executable)
     assert known is not None
     assert known[0] == f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def test_the_page_of_figures_is_what_the_results_say() -> None:
+    assert figures.PAGE.read_text(encoding="utf-8") == figures.page()

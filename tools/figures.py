@@ -43,7 +43,7 @@ def _result(name: str) -> dict[str, Any]:
 
 
 def _section(title: str, name: str, result: dict[str, Any]) -> Iterator[str]:
-    machine = result["machine"]
+    machine = result | result["machine"]  # some benchmarks keep versions beside the machine, some with it
     versions = ", ".join(f"{package} {version}" for package, version in machine["versions"].items() if version)
     where = f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {versions}"
     yield from (f"## {title}", "", f"`benchmarks/results/{name}.json`: {where}.", "")
@@ -116,7 +116,11 @@ def _scheduler() -> Iterator[str]:
     result = _result("scheduler")
     yield from _section("The scheduler, beside other batchers with the same encoder inside", "scheduler", result)
     rows = (
-        (line.label.strip(), line.wanted, *(_cell(report.figure(found, line)) for found in result["results"].values()))
+        (
+            line.label.strip(),
+            line.wanted,
+            *(_cell(report.figure(found, line.row, line.path)) for found in result["results"].values()),
+        )
         for line in report.LINES
     )
     yield from _table(("", "wanted", *result["results"]), rows)
