@@ -6,7 +6,10 @@ from typing import Literal, get_args
 
 from niruhybrid.errors import InvalidSettingError
 
-__all__ = ("Durability", "Overflow", "RetryPolicy", "ServerConfig", "StoreConfig", "StreamingConfig")
+__all__ = ("Durability", "LongText", "Overflow", "RetryPolicy", "ServerConfig", "StoreConfig", "StreamingConfig")
+
+LongText = Literal["windows", "mean", "late", "truncate", "error"]
+"""What becomes of a text longer than one window; see `niruhybrid.encoding.windows`."""
 
 Overflow = Literal["drop_oldest", "drop_newest", "block", "error"]
 """What a full buffer does with one item more; see `niruhybrid.streaming.stream_buffer`."""
@@ -81,6 +84,9 @@ class StreamingConfig:
         cache_bytes: bytes of query vectors kept for when the same is asked again; 0 keeps none, to 2**40.
         max_text_chars: characters of one text at the most; 1 to 1,000,000,000.
         retry: what is tried again when encoder or store fail for a passing reason.
+        long_text: what becomes of a document longer than one window.
+        chunk_size: tokens of a window, overlap included; 8 to 100,000, of which the encoder may read fewer.
+        overlap_size: tokens that a window has in common with the one before; 0 to less than `chunk_size`.
 
     Raises:
         InvalidSettingError: a value is out of its range.
@@ -102,6 +108,9 @@ class StreamingConfig:
     cache_bytes: int = 16_777_216
     max_text_chars: int = 1_000_000
     retry: RetryPolicy = RetryPolicy()
+    long_text: LongText = "windows"
+    chunk_size: int = 128
+    overlap_size: int = 32
 
     def __post_init__(self) -> None:
         _whole("buffer_size", self.buffer_size, 1, 10_000_000)
@@ -123,6 +132,10 @@ class StreamingConfig:
         _whole("max_text_chars", self.max_text_chars, 1, 1_000_000_000)
         if not isinstance(self.retry, RetryPolicy):
             raise InvalidSettingError(f"`retry` is {self.retry!r}: give a RetryPolicy")
+        if self.long_text not in get_args(LongText):
+            raise InvalidSettingError(f"`long_text` is {self.long_text!r}: give one of {', '.join(get_args(LongText))}")
+        _whole("chunk_size", self.chunk_size, 8, 100_000)
+        _whole("overlap_size", self.overlap_size, 0, self.chunk_size - 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,19 @@
 """What the pipeline asks of the parts that can be exchanged: one contract suite each, in tests/contracts/."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from niruhybrid.types import Document, Hit, IndexEntry, Query, SearchRequest, SearchResponse, Token
+from niruhybrid.types import (
+    Document,
+    Hit,
+    IndexEntry,
+    Match,
+    Query,
+    SearchRequest,
+    SearchResponse,
+    StandingQuery,
+    Token,
+)
 
 __all__ = ("Encoder", "Generator", "Store", "TermEncoder", "TokenCounter")
 
@@ -47,7 +57,7 @@ class Store(Protocol):
     """Keeps documents and finds them, by meaning and by words. Thread-safe; every call may block."""
 
     def upsert(self, entries: Sequence[IndexEntry], /) -> int:
-        """Keep all entries or none, replacing those with the same id (the last of a batch wins).
+        """Keep all entries or none; each takes the place of what `IndexEntry` says (the last of a batch wins).
 
         Returns:
             The watermark: a search that reports this or a later one saw the entries. The next search does.
@@ -76,9 +86,26 @@ class Store(Protocol):
     def search(self, requests: Sequence[SearchRequest], /) -> list[SearchResponse]:
         """Answer a batch of queries, in their order, all from one state of the store.
 
+        Of the passages of one document the best one is its hit.
+
         Raises:
             InvalidVectorError: a vector's dimension is not the store's.
-            StoreError: nothing can be read.
+            StoreError: nothing can be read, or no write yet has the `min_watermark` asked for.
+        """
+        ...
+
+    def subscribe(self, query: StandingQuery, deliver: Callable[[Match], None], /) -> Callable[[], None]:
+        """Have `deliver` told of every document that matches `query` from now on, once it is searchable.
+
+        Args:
+            query: what is waited for; not kept when the store is closed.
+            deliver: called in the thread that wrote, in the order of the writes; must return at once and not raise.
+
+        Returns:
+            What ends the subscription; to be called from any thread, a second time in vain.
+
+        Raises:
+            InvalidVectorError: the vector's dimension is not the store's.
         """
         ...
 
@@ -88,6 +115,10 @@ class Store(Protocol):
 
     def ids(self) -> Iterable[str]:
         """Return the ids of all documents, in no particular order."""
+        ...
+
+    def list_ids(self, limit: int, after: str = "") -> list[str]:
+        """Return the `limit` ids that follow `after`, ascending by code point: page by page, all there are."""
         ...
 
     def close(self) -> None:

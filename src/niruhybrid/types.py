@@ -29,12 +29,14 @@ __all__ = (
     "Document",
     "Hit",
     "IndexEntry",
+    "Match",
     "Metadata",
     "Query",
     "QueryResult",
     "SearchMode",
     "SearchRequest",
     "SearchResponse",
+    "StandingQuery",
     "StreamEvent",
     "StreamItem",
     "Timings",
@@ -185,6 +187,9 @@ class Query:
         metadata: returned unchanged with the result.
         timeout: seconds until it is given up; None takes `processing_timeout`.
         session: a newer query of the same session supersedes this one; None for no session.
+        filter: what a document's metadata must say, see `niruhybrid.filters`; None for no filter.
+        mode: what the search goes by.
+        min_watermark: the write that the search must see at the least; 0 for none in particular.
 
     Raises:
         InvalidInputError: an attribute can't be used; the subclass says which.
@@ -196,6 +201,9 @@ class Query:
     metadata: Metadata = field(default_factory=_no_metadata)
     timeout: float | None = None
     session: str | None = None
+    filter: Filter | None = None
+    mode: SearchMode = "hybrid"
+    min_watermark: int = 0
 
     def __post_init__(self) -> None:
         checked_id(self.id)
@@ -205,6 +213,7 @@ class Query:
         checked_timeout(self.timeout)
         if self.session is not None:
             checked_id(self.session)
+        _refuse_search(self.filter, self.mode, self.min_watermark)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,17 +268,30 @@ def checked_timeout(value: object) -> None:
         raise InvalidSettingError(f"`timeout` is {_shown(value)}: give seconds above 0, or None for the default")
 
 
+_MODES = get_args(SearchMode)
+
+
+def _refuse_search(wanted: object, mode: object, min_watermark: object) -> None:
+    if wanted is not None:
+        checked_filter(wanted)
+    if mode not in _MODES:
+        raise InvalidSettingError(f"`mode` is {_shown(mode)}: give one of {', '.join(_MODES)}")
+    if isinstance(min_watermark, bool) or not isinstance(min_watermark, int) or min_watermark < 0:
+        raise InvalidSettingError(f"`min_watermark` is {_shown(min_watermark)}: give a whole number from 0 up")
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A document that answers a query.
+    """A document that answers a query, by its best passage.
 
     Attributes:
         id: the document's id.
         rank: place in the result, from 1.
-        score: fused score; higher is better; comparable within one result only.
-        text: the document's text.
+        score: fused score; higher is better; with the default fusion comparable between results of one query.
+        text: the passage's text; all of the document's where that was read whole.
         title: the document's title, or "".
         metadata: the document's metadata.
+        span: where the passage begins and ends in the document's text, in characters (code points).
     """
 
     id: str
@@ -278,6 +300,7 @@ class Hit:
     text: str
     title: str = ""
     metadata: Metadata = field(default_factory=_no_metadata)
+    span: tuple[int, int] = (0, 0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
@@ -288,6 +311,7 @@ class Hit:
             "text": self.text,
             "title": self.title,
             "metadata": dict(self.metadata),
+            "span": list(self.span),
         }
 
 
@@ -509,17 +533,25 @@ class BufferStats:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IndexEntry:
-    """A document ready for the store: its text, its vector and its lexical terms.
+    """A document, or one passage of it, ready for the store: its text, its vector and its lexical terms.
+
+    A document that is read whole is one entry, part 0. A longer one has an entry for each passage, in order; passages
+    may overlap and leave no gap, so that the store can give the whole text back. Part 0 takes the place of whatever
+    has the document's id; part n that of the parts from n on. So a text that still grows is kept passage by passage.
 
     Attributes:
-        document: what is kept and returned.
+        document: what is kept and returned; its text is the passage's.
         vector: `(dim,)` unit vector.
         terms: analysed terms of title and text, in order, with repeats.
+        part: number of the passage in its document, from 0.
+        start: where the passage begins in the document's text, in characters (code points).
     """
 
     document: Document
     vector: Vector
     terms: Sequence[str]
+    part: int = 0
+    start: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -546,12 +578,7 @@ class SearchRequest:
     min_watermark: int = 0
 
     def __post_init__(self) -> None:
-        if self.filter is not None:
-            checked_filter(self.filter)
-        if self.mode not in get_args(SearchMode):
-            raise InvalidSettingError(f"`mode` is {_shown(self.mode)}: give one of {', '.join(get_args(SearchMode))}")
-        if isinstance(self.min_watermark, bool) or not isinstance(self.min_watermark, int):
-            raise InvalidSettingError(f"`min_watermark` is {_shown(self.min_watermark)}: give a whole number")
+        _refuse_search(self.filter, self.mode, self.min_watermark)
 
 
 @dataclass(frozen=True, slots=True)
@@ -567,6 +594,62 @@ class SearchResponse:
     hits: tuple[Hit, ...]
     watermark: int
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StandingQuery:
+    """A query that stays, ready for the store: told of what arrives and matches.
+
+    Attributes:
+        id: its name in every match.
+        vector: `(dim,)` unit vector; None where only words are to count.
+        terms: analysed terms, in order, with repeats; may be empty.
+        min_score: the score that a match must have; None leaves it to `per_minute`.
+        per_minute: matches in a minute at the most, the best as far as can be told without waiting; None for no cap.
+        filter: what a document's metadata must say; None for no filter.
+        mode: what counts.
+
+    Raises:
+        InvalidSettingError: a value is out of its range, or neither `min_score` nor `per_minute` is given.
+    """
+
+    id: str
+    vector: Vector | None
+    terms: Sequence[str]
+    min_score: float | None = None
+    per_minute: int | None = None
+    filter: Filter | None = None
+    mode: SearchMode = "hybrid"
+
+    def __post_init__(self) -> None:
+        checked_id(self.id)
+        _refuse_search(self.filter, self.mode, 0)
+        score, cap = self.min_score, self.per_minute
+        if score is None and cap is None:
+            raise InvalidSettingError("neither `min_score` nor `per_minute` is given: give one, or both")
+        if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or score != score):  # noqa: PLR0124  # NaN
+            raise InvalidSettingError(f"`min_score` is {_shown(score)}: give a number")
+        if cap is not None and (isinstance(cap, bool) or not isinstance(cap, int) or not 1 <= cap <= 1_000_000):
+            raise InvalidSettingError(f"`per_minute` is {_shown(cap)}: give a whole number from 1 to 1000000")
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """News for a standing query: a document that has just become searchable and matches.
+
+    Attributes:
+        query_id: the standing query's id.
+        hit: the document, rank 1, scored as a search would score it.
+        watermark: the write that brought it.
+    """
+
+    query_id: str
+    hit: Hit
+    watermark: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready values."""
+        return {"query_id": self.query_id, "hit": self.hit.to_dict(), "watermark": self.watermark}
 
 
 def _short(text: str) -> str:

@@ -207,7 +207,10 @@ class Engine:
 
     def _search(self, items: Sequence[tuple[object, Vector]]) -> Sequence[object]:
         queries = cast("Sequence[tuple[Query, Vector]]", items)
-        requests = [SearchRequest(vector, self._terms(query.text), query.top_k) for query, vector in queries]
+        requests = [
+            SearchRequest(vector, self._terms(query.text), query.top_k, query.filter, query.mode, query.min_watermark)
+            for query, vector in queries
+        ]
         return cast("Store", self._store).search(requests)
 
     def _write(self, items: Sequence[tuple[object, Vector]]) -> Sequence[object]:
