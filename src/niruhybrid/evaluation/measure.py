@@ -18,11 +18,11 @@ from niruhybrid.config import StoreConfig
 from niruhybrid.evaluation.collection import Collection
 from niruhybrid.evaluation.vectors import VectorCache
 from niruhybrid.retrieval.store import EmbeddedStore
-from niruhybrid.types import Document, IndexEntry, SearchRequest, Vector
+from niruhybrid.types import Document, IndexEntry, SearchMode, SearchRequest, Vector
 
 __all__ = ("MEASURES", "MODES", "Evaluation", "Loser", "evaluate", "mean_of")
 
-MODES = ("lexical", "dense", "hybrid")
+MODES: tuple[SearchMode, ...] = ("lexical", "dense", "hybrid")
 _MEASURED = {nDCG @ 10: "nDCG@10", R @ 100: "R@100", RR @ 10: "MRR@10"}
 MEASURES = tuple(_MEASURED.values())
 
@@ -155,10 +155,9 @@ def _asked(
 
 def _requests(queries: Sequence[tuple[str, str]], vectors: Vector) -> Iterator[tuple[str, list[SearchRequest]]]:
     """Yield the queries as each mode asks them."""
-    words = [terms(text) for _, text in queries]
-    yield "lexical", [SearchRequest(None, each, _DEPTH) for each in words]
-    yield "dense", [SearchRequest(vector, (), _DEPTH) for vector in vectors]
-    yield "hybrid", [SearchRequest(vector, each, _DEPTH) for vector, each in zip(vectors, words, strict=True)]
+    asked = [(vector, terms(text)) for (_, text), vector in zip(queries, vectors, strict=True)]
+    for mode in MODES:
+        yield mode, [SearchRequest(vector, words, _DEPTH, mode=mode) for vector, words in asked]
 
 
 def _measured(judgements: Mapping[str, Mapping[str, int]], found: Rankings) -> dict[str, dict[str, float]]:
