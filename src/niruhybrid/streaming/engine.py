@@ -7,7 +7,14 @@ from typing import Any, Generic, TypeVar, cast
 
 from niruhybrid import analysis
 from niruhybrid.config import StreamingConfig
-from niruhybrid.errors import InvalidInputError, InvalidSettingError, InvalidVectorError, NiruError, QueueFullError
+from niruhybrid.errors import (
+    InvalidInputError,
+    InvalidSettingError,
+    InvalidTextError,
+    InvalidVectorError,
+    NiruError,
+    QueueFullError,
+)
 from niruhybrid.ports import Encoder, Store, TermEncoder, TokenCounter
 from niruhybrid.streaming.batcher import Batcher, Job
 from niruhybrid.streaming.cache import CacheStats
@@ -25,6 +32,7 @@ from niruhybrid.types import (
     SearchResponse,
     Vector,
     checked_text,
+    checked_timeout,
 )
 
 __all__ = ("Engine", "Item", "Kind", "Result", "StreamStats", "configured")
@@ -199,6 +207,24 @@ class Engine:
         self._refuse_long(text, "document text")
         return Job(document, "bulk", text, timeout)
 
+    def embed_jobs(self, texts: Sequence[str], timeout: float | None) -> list[Job]:
+        """Return the jobs that only encode, one for each text; a refusal is counted.
+
+        Raises:
+            InvalidInputError: `texts` is one string, one of them can't be used (the message gives its position), or
+                `timeout` can't.
+        """
+        try:
+            if isinstance(texts, str | bytes):
+                raise InvalidTextError("texts is one string: give a list, such as [text]")
+            checked_timeout(timeout)
+            most = self.config.max_text_chars
+            checked = [checked_text(text, what=f"text {at}", max_chars=most) for at, text in enumerate(texts)]
+        except InvalidInputError:
+            self.batcher.refuse("interactive", "invalid")
+            raise
+        return [Job(None, "interactive", text, timeout or self.config.processing_timeout) for text in checked]
+
     def _refuse_long(self, text: str, what: str) -> None:
         if len(text) > self.config.max_text_chars:
             checked_text(text, what=what, max_chars=self.config.max_text_chars)
@@ -206,12 +232,17 @@ class Engine:
     # --- the stage after encoding, in its thread -----------------------------------------------------------------
 
     def _search(self, items: Sequence[tuple[object, Vector]]) -> Sequence[object]:
-        queries = cast("Sequence[tuple[Query, Vector]]", items)
-        requests = [
-            SearchRequest(vector, self._terms(query.text), query.top_k, query.filter, query.mode, query.min_watermark)
-            for query, vector in queries
-        ]
-        return cast("Store", self._store).search(requests)
+        """Search for the queries; a text that was only to be encoded is done."""
+        requests = {
+            at: SearchRequest(
+                vector, self._terms(query.text), query.top_k, query.filter, query.mode, query.min_watermark
+            )
+            for at, (query, vector) in enumerate(items)
+            if isinstance(query, Query)
+        }
+        found = cast("Store", self._store).search(list(requests.values())) if requests else []
+        by_place = dict(zip(requests, found, strict=True))
+        return [by_place.get(at) for at in range(len(items))]
 
     def _write(self, items: Sequence[tuple[object, Vector]]) -> Sequence[object]:
         documents = cast("Sequence[tuple[Document, Vector]]", items)

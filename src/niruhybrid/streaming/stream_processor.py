@@ -3,13 +3,15 @@
 import asyncio
 import atexit
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
 from niruhybrid.config import StreamingConfig
 from niruhybrid.ports import Encoder, Store
 from niruhybrid.streaming.batcher import Batcher
+from niruhybrid.streaming.callers import Done
 from niruhybrid.streaming.engine import Engine, StreamStats, configured
 from niruhybrid.streaming.streams import stream, stream_here
 from niruhybrid.types import DataResult, Document, Metadata, Query, QueryResult, Vector
@@ -157,6 +159,29 @@ class StreamProcessor(_Processor):
         """Yield the result of each document as the stream goes on; arguments as in `process_query_stream`."""
         return stream(self._engine, self._engine.data, items, ordered=ordered)
 
+    def embed(self, texts: Sequence[str], *, timeout: float | None = None) -> list[Vector]:
+        """Encode texts and search for nothing, all or none, before generated data, as queries are.
+
+        Args:
+            texts: what is encoded; as many as the lane of queries has room for.
+            timeout: seconds until they are given up; None takes `processing_timeout`.
+
+        Returns:
+            One `(dim,)` unit vector for each text, in their order.
+
+        Raises:
+            InvalidInputError: an argument can't be used; nothing was encoded.
+            OverloadedError: one was refused; try again after its `retry_after` seconds.
+            DeadlineExceededError, ClosedError, EncoderError: one was accepted and ended so.
+        """
+        futures: list[Future[Done]] = []
+        try:
+            futures.extend(map(self._engine.batcher.start, self._engine.embed_jobs(texts, timeout)))
+            return [future.result().vector for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+
     def close(self) -> None:
         """Refuse new items, end those that wait, and wait up to 5 s for those in flight; a second call does no harm."""
         self._engine.batcher.close(_CLOSE_TIMEOUT)
@@ -249,6 +274,25 @@ class AsyncStreamProcessor(_Processor):
     ) -> AsyncIterator[DataResult]:
         """Yield the result of each document as the stream goes on; arguments as in `process_query_stream`."""
         return stream_here(self._engine, self._engine.data, items, ordered=ordered)
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # a deadline that travels with the item, not a wait around it
+    ) -> list[Vector]:
+        """Encode texts and search for nothing; arguments and errors as in `StreamProcessor.embed`.
+
+        Cancelling takes the texts back.
+        """
+        futures: list[asyncio.Future[Done]] = []
+        try:
+            futures.extend(map(self._engine.batcher.start_here, self._engine.embed_jobs(texts, timeout)))
+            return [(await future).vector for future in futures]
+        finally:
+            for future in futures:
+                if not future.cancel() and not future.cancelled():
+                    future.exception()  # several may have failed, and one of them tells of it
 
     async def aclose(self) -> None:
         """Refuse new items, end those that wait, and wait up to 5 s for those in flight; a second call does no harm."""

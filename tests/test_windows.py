@@ -1,0 +1,145 @@
+"""Windows of a text: nothing lost, nothing beyond the bounds, the same however the text comes."""
+
+import re
+import tracemalloc
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from niruhybrid.windows import Cut, Tokens, Window, WindowCutter, estimated_tokens
+
+WORDS = st.sampled_from(
+    [
+        "the",
+        "end",
+        "e.g.",
+        "one.",
+        "Two!",
+        "3.",
+        "- item",
+        "x" * 1030,
+        "漢字かな。",
+        "naïve",
+        "🚀",
+        "👩‍🚀",
+        "e\u0301",
+        "\u0301",
+        "\x00",
+    ]
+)
+GAPS = st.sampled_from([" ", "", "\n", "\n\n", "   ", "\u3000", "\x0c", " " * 1100])
+TEXTS = st.lists(st.tuples(WORDS, GAPS), max_size=120).map(lambda parts: "".join(word + gap for word, gap in parts))
+CUTS = st.builds(
+    lambda size, overlap, ahead, sinks, whole: Cut(size, min(overlap, size - 1), ahead, sinks, whole),
+    st.integers(2, 40),
+    st.integers(0, 39),
+    st.integers(0, 8),
+    st.integers(0, 4),
+    st.integers(0, 60),
+)
+
+
+def letters(text: str) -> Tokens:
+    """Every character that is no white space is a token, known by its code point."""
+    found = [(ord(each), at) for at, each in enumerate(text) if not each.isspace()]
+    numbers = {at: number for number, found in enumerate(re.finditer(r"\S+", text)) for at in range(*found.span())}
+    return Tokens([one for one, _ in found], [at for _, at in found], [numbers[at] for _, at in found])
+
+
+def windows(text: str, cut: Cut, cuts: list[int] | None = None, title: tuple[int, ...] = ()) -> list[Window]:
+    cutter = WindowCutter(letters, cut, title)
+    places = sorted({0, len(text), *(place % (len(text) + 1) for place in cuts or ())})
+    found = [window for start, end in pairwise(places) for window in cutter.feed(text[start:end])]
+    return found + cutter.close()
+
+
+@given(TEXTS, CUTS, st.lists(st.integers(0, 10_000), max_size=30))
+@example("one. Two! " * 30, Cut(8, 2), list(range(300)))
+@example("x" * 3000, Cut(8, 2), [1023, 1024, 1025, 2048])
+@example(" " * 3000 + "x" + " " * 3000, Cut(4, 0), [1024])
+def test_however_a_text_is_fed_its_windows_are_the_same(text: str, cut: Cut, cuts: list[int]) -> None:
+    assert windows(text, cut, cuts) == windows(text, cut)
+
+
+@given(TEXTS, CUTS)
+def test_passages_are_the_text_and_tokens_are_read_once_but_for_the_overlap(text: str, cut: Cut) -> None:
+    found = windows(text, cut)
+    assert "".join(window.text for window in found) == text
+    assert [window.start for window in found] == [0, *(window.end for window in found[:-1])][: len(found)]
+    assert [window.part for window in found] == list(range(len(found)))
+    own = [one for window in found for one in window.ids[slice(*window.own)]]
+    assert own == list(letters(text).ids)
+    assert [window.whole for window in found] == [len(found) == 1] * len(found)
+
+
+@given(TEXTS, CUTS)
+def test_no_window_exceeds_its_bounds(text: str, cut: Cut) -> None:
+    for window in windows(text, cut):
+        assert len(window.ids) <= max(cut.size, cut.whole) + cut.ahead + cut.sinks
+        assert len(window.text) <= 32 * max(cut.size, cut.whole) + 3 * 1024
+
+
+@given(TEXTS, CUTS)
+def test_a_window_reads_what_is_around_its_passage(text: str, cut: Cut) -> None:
+    found, tokens = windows(text, cut), list(letters(text).ids)
+    at = 0
+    for window in found:
+        first, end = window.own
+        before = min(cut.overlap, at)
+        assert list(window.ids[first - before : first]) == tokens[at - before : at]
+        at += end - first
+        assert list(window.ids[end:]) == tokens[at : at + cut.ahead]
+        sinks = window.ids[: first - before]
+        assert list(sinks) == tokens[: len(sinks)]
+
+
+def test_a_title_is_read_by_every_window_and_belongs_to_the_first() -> None:
+    first, second, *_ = windows("a b c d e f g h", Cut(4, 1, sinks=2), title=(7, 8))
+    assert (first.ids[:3], first.own) == ((7, 8, ord("a")), (0, 6))
+    assert second.ids[:5] == (7, 8, ord("a"), ord("b"), ord("d"))
+    assert second.own[0] == 5
+
+
+def test_a_window_ends_at_a_sentence_if_one_ends_in_its_last_quarter() -> None:
+    text = "Aa bb cc dd ee ff gg. Hh ii jj kk ll mm nn oo pp."
+    assert windows(text, Cut(18, 0))[0].text == "Aa bb cc dd ee ff gg. "
+    assert windows(text, Cut(15, 0))[0].text == "Aa bb cc dd ee ff gg. "
+    assert windows(text, Cut(14, 0))[0].text == "Aa bb cc dd ee ff gg"[:-2]
+    assert windows(text, Cut(24, 0))[0].text == "Aa bb cc dd ee ff gg. Hh ii jj kk "
+
+
+def test_words_are_parted_in_need_only() -> None:
+    assert [window.text for window in windows("abc def ghi", Cut(8, 0))] == ["abc def ", "ghi"]
+    assert [window.text for window in windows("abcdefghi", Cut(5, 0))] == ["abcde", "fghi"]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("", 0), ("a", 1), (" ", 1), ("\x00", 1), ("a b c d", 1), ("a b c d e", 2)]
+)
+def test_small_texts(text: str, count: int) -> None:
+    assert len(windows(text, Cut(4, 1))) == count
+
+
+def test_a_text_that_the_model_can_read_whole_stays_whole() -> None:
+    assert len(windows("a " * 9, Cut(4, 1, whole=9))) == 1
+    assert len(windows("a " * 10, Cut(4, 1, whole=9))) == 3
+
+
+@pytest.mark.parametrize(("letter", "feeds"), [("x", 100), (" ", 100), ("漢", 10), ("\u0301", 10), (".", 10)])
+def test_a_million_characters_of_one_kind_take_little_memory(letter: str, feeds: int) -> None:
+    cutter = WindowCutter(estimated_tokens, Cut(128, 32))
+    total, most = 0, 0
+    tracemalloc.start()
+    for _ in range(feeds):
+        total += sum(len(window.text) for window in cutter.feed(letter * 10_000))
+        most = max(most, tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert total + sum(len(window.text) for window in cutter.close()) == feeds * 10_000
+    assert most < 1_000_000
+
+
+def test_estimated_tokens_are_near_those_of_a_model() -> None:
+    tokens = estimated_tokens("Internationalization of 漢字, done.")
+    assert list(tokens.starts) == [0, 8, 16, 21, 24, 25, 26, 28, 32]
