@@ -110,8 +110,10 @@ def evaluate(
         _fill(store, collection.documents, vectors, tell)
         asked = vectors.encode([text for _, text in queries])
         found = _asked(store, queries, asked, tell)
-    by_query = {mode: _measured(collection.judgements, found[mode]) for mode in MODES}
-    means = {
+    by_query: dict[str, dict[str, dict[str, float]]] = {
+        mode: _measured(collection.judgements, found[mode]) for mode in MODES
+    }
+    means: dict[str, dict[str, float]] = {
         mode: {measure: fmean(values[measure] for values in by_query[mode].values()) for measure in MEASURES}
         for mode in MODES
     }
