@@ -6,7 +6,9 @@
     │   ├── InvalidTextError                a text is missing, too large or not encodable
     │   ├── InvalidIdError                  an id is empty, too long or has control characters
     │   ├── InvalidVectorError              an embedding has the wrong shape or a value that is not finite
-    │   └── InvalidMetadataError            metadata is not a JSON object
+    │   ├── InvalidMetadataError            metadata is not a JSON object
+    │   ├── InvalidPassageError             a passage does not continue its document
+    │   └── UnknownWatermarkError           the store has not come to the write that a search asks for
     ├── OverloadedError                     refused at the door, nothing was done; try again after `retry_after`
     │   ├── QueueFullError                  the lane or buffer has no room
     │   └── DeadlineUnreachableError        the deadline can't be met with what is already waiting
@@ -48,6 +50,7 @@ __all__ = (
     "InvalidIdError",
     "InvalidInputError",
     "InvalidMetadataError",
+    "InvalidPassageError",
     "InvalidSettingError",
     "InvalidTextError",
     "InvalidVectorError",
@@ -66,6 +69,7 @@ __all__ = (
     "StoreReadOnlyError",
     "StoreVersionError",
     "SupersededError",
+    "UnknownWatermarkError",
 )
 
 
@@ -109,6 +113,18 @@ class InvalidMetadataError(InvalidInputError):
     """Metadata is not a JSON object."""
 
     code = "invalid_metadata"
+
+
+class InvalidPassageError(InvalidInputError):
+    """A passage does not continue its document: one before it is missing, or there is a gap between them."""
+
+    code = "invalid_passage"
+
+
+class UnknownWatermarkError(InvalidInputError):
+    """The store has not come to the write that a search asks for: the watermark is of another store or history."""
+
+    code = "unknown_watermark"
 
 
 class OverloadedError(NiruError):

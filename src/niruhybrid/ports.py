@@ -64,6 +64,7 @@ class Store(Protocol):
 
         Raises:
             InvalidVectorError: a vector's dimension is not the store's.
+            InvalidPassageError: a passage does not continue its document; nothing was written.
             StoreError: nothing was written.
         """
         ...
@@ -90,7 +91,8 @@ class Store(Protocol):
 
         Raises:
             InvalidVectorError: a vector's dimension is not the store's.
-            StoreError: nothing can be read, or no write yet has the `min_watermark` asked for.
+            UnknownWatermarkError: `min_watermark` is of a write that this store has not seen.
+            StoreError: nothing can be read.
         """
         ...
 
@@ -99,7 +101,8 @@ class Store(Protocol):
 
         Args:
             query: what is waited for; not kept when the store is closed.
-            deliver: called in the thread that wrote, in the order of the writes; must return at once and not raise.
+            deliver: called in the thread that wrote, in the order of the writes; must return at once and not raise: the
+                subscription ends when it raises, or takes more than a second.
 
         Returns:
             What ends the subscription; to be called from any thread, a second time in vain.

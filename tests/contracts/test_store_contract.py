@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from niruhybrid.errors import ClosedError, InvalidSettingError, InvalidVectorError, StoreError
+from niruhybrid.errors import ClosedError, InvalidSettingError, InvalidVectorError, UnknownWatermarkError
 from niruhybrid.ports import Store
 from niruhybrid.retrieval.store import EmbeddedStore
 from niruhybrid.testing import HashEncoder
@@ -327,7 +327,7 @@ def test_a_search_may_ask_for_a_write(store: Store) -> None:
     watermark = store.upsert([entry("a", "river")])
     [answer] = store.search([replace(asked("river"), min_watermark=watermark)])
     assert answer.watermark >= watermark
-    with pytest.raises(StoreError, match=f"at watermark {watermark}"):
+    with pytest.raises(UnknownWatermarkError, match=f"at watermark {watermark}"):
         store.search([replace(asked("river"), min_watermark=watermark + 1)])
     with pytest.raises(InvalidSettingError, match="whole number"):
         replace(asked("river"), min_watermark=1.5)  # type: ignore[arg-type]  # that is what is refused

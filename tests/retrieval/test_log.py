@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from niruhybrid.errors import ClosedError
-from niruhybrid.retrieval.log import Log, State
+from niruhybrid.retrieval.log import Log
+from niruhybrid.retrieval.session import State
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def test_a_reader_keeps_its_state_while_another_writes(path: Path) -> None:
     log = Log(path)
     with log.read() as before:
         with log.write() as session:
-            session.advance(State(1, 0, None))
+            session.advance(State(1, 0, 0, None))
         with log.read() as after:
             assert (before.state.watermark, after.state.watermark) == (0, 1)
         assert next(before.execute("SELECT watermark FROM state")) == (0,)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -65,15 +66,36 @@ def test_a_reopened_store_is_as_it_was(path: Path, durability: str) -> None:
         assert store.upsert([entry("c", "sea")]) == watermark + 1
 
 
-def test_a_store_of_the_first_format_is_taken_over(filled: Path) -> None:
+FORMAT_2 = """
+    CREATE TABLE documents (
+        row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, title TEXT NOT NULL, metadata BLOB NOT NULL,
+        text TEXT NOT NULL, terms TEXT NOT NULL
+    );
+    INSERT INTO documents SELECT row, id, title, metadata, text, terms FROM passages;
+    DROP TABLE passages;
+    ALTER TABLE state DROP COLUMN documents;
+    PRAGMA user_version = 2;
+"""
+FORMAT_1 = """
+    ALTER TABLE vectors DROP COLUMN checksum;
+    DROP TABLE checkpoint;
+    UPDATE documents SET terms = replace(terms, char(31), ' ');
+    PRAGMA user_version = 1;
+"""
+
+
+@pytest.mark.parametrize("earlier", [FORMAT_2, FORMAT_2 + FORMAT_1], ids=["2", "1"])
+def test_a_store_of_an_earlier_format_is_taken_over(filled: Path, earlier: str) -> None:
     with sqlite3.connect(filled) as raw:
-        raw.executescript("ALTER TABLE vectors DROP COLUMN checksum; DROP TABLE checkpoint; PRAGMA user_version = 1;")
-        raw.execute("UPDATE documents SET terms = replace(terms, char(31), ' ')")
+        raw.executescript(earlier)
     raw.close()
-    for _ in range(2):
+    for round_ in range(2):
         with EmbeddedStore(filled) as store:
             assert by_words(store, "word7") == ["d7"]
             assert len(by_words(store, "common")) == len(by_meaning(store, "common")) == 200
+            assert store.count() == len(store.ids()) == 200
+            assert store.upsert([]) == 1 + round_
+            store.upsert([replace(entry("d7", " more"), part=1, start=len(f"word7 common {'filler ' * 40}"))])
 
 
 def test_an_open_store_can_not_be_opened_again(path: Path) -> None:

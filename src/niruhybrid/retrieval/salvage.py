@@ -1,11 +1,11 @@
 """What can still be read of a damaged store, copied to a new one."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import orjson
 
 from niruhybrid.errors import StoreCorruptError, StoreError
 from niruhybrid.retrieval.log import Log
@@ -15,6 +15,7 @@ from niruhybrid.types import Document, IndexEntry
 __all__ = ("Salvage", "salvage")
 
 _AT_ONCE = 256
+_LOST = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +23,9 @@ class Salvage:
     """What became of a damaged store's documents.
 
     Attributes:
-        saved: documents that are in the new store.
-        lost: row numbers that can't be read, or whose vector is not what was written. Where the list of rows is damaged
-            itself, those of documents removed long ago count, too.
+        saved: documents that are in the new store, whole or with a passage less.
+        lost: passages, by row numbers, that can't be read, or whose vector is not what was written. Where the list of
+            rows is damaged itself, those of documents removed long ago count, too.
     """
 
     saved: int
@@ -32,7 +33,10 @@ class Salvage:
 
 
 def salvage(damaged: str | Path, target: str | Path) -> Salvage:
-    """Copy every document that can be read in full to a new store.
+    """Copy every passage that can be read in full to a new store.
+
+    Where a document has lost a passage before others, its text has as many U+FFFD in that place, and so the others keep
+    theirs; no search by words finds these, and none by meaning finds them near.
 
     Args:
         damaged: a store's file; no document in it is changed.
@@ -48,12 +52,12 @@ def salvage(damaged: str | Path, target: str | Path) -> Salvage:
         rows = _rows(log)
         with EmbeddedStore(target) as store:
             found = _readable(log, rows)
-            while batch := list(islice(found, _AT_ONCE)):
+            for batch in _batches(log, found):
                 store.upsert(batch)
             saved = store.count()
     finally:
         log.close()
-    return Salvage(saved, len(rows) - saved)
+    return Salvage(saved, len(rows) - sum(map(len, found)))
 
 
 def _rows(log: Log) -> Sequence[int]:
@@ -67,14 +71,47 @@ def _rows(log: Log) -> Sequence[int]:
         return range(1, last + 1)
 
 
-def _readable(log: Log, rows: Sequence[int]) -> Iterator[IndexEntry]:
-    """Yield the documents that can be read in full."""
+def _readable(log: Log, rows: Sequence[int]) -> list[list[int]]:
+    """Return the rows that can be read in full, by document, in the order of the parts."""
+    documents: dict[str, list[tuple[int, int]]] = {}
     for row in rows:
         try:
-            with log.read() as session:
-                kept, terms, vector = session.record(row), session.terms(row), session.vector(row)
-        except StoreCorruptError:
+            entry = _entry(log, row)
+        except (StoreCorruptError, ValueError):  # what SQLite takes for text or JSON need not be any
             continue
-        embedding = np.frombuffer(vector, np.float32)
-        document = Document(kept.id, kept.text, title=kept.title, metadata=kept.metadata, embedding=embedding)
-        yield IndexEntry(document, embedding, terms)
+        documents.setdefault(entry.document.id, []).append((entry.part, row))
+    return [[row for _, row in sorted(parts)] for parts in documents.values()]
+
+
+def _batches(log: Log, documents: Sequence[Sequence[int]]) -> Iterator[list[IndexEntry]]:
+    """Yield whole documents, some at once."""
+    batch: list[IndexEntry] = []
+    for rows in documents:
+        batch += _without_holes([_entry(log, row) for row in rows])
+        if len(batch) >= _AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _without_holes(entries: Sequence[IndexEntry]) -> list[IndexEntry]:
+    """Return passages of one document numbered anew, with something in the place of what is missing between them."""
+    kept: list[IndexEntry] = []
+    end = 0
+    for entry in entries:
+        if entry.start > end:
+            lost = replace(entry.document, text=_LOST * (entry.start - end))
+            kept.append(IndexEntry(lost, np.zeros_like(entry.vector), (), len(kept), end))
+        kept.append(replace(entry, part=len(kept)))
+        end = entry.start + len(entry.document.text)
+    return kept
+
+
+def _entry(log: Log, row: int) -> IndexEntry:
+    with log.read() as session:
+        kept, terms, vector = session.record(row), session.terms(row), session.vector(row)
+    embedding = np.frombuffer(vector, np.float32)
+    metadata = orjson.loads(kept.metadata)
+    document = Document(kept.id, kept.text, title=kept.title, metadata=metadata, embedding=embedding)
+    return IndexEntry(document, embedding, terms, kept.part, kept.start)

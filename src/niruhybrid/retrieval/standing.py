@@ -27,11 +27,13 @@ class News:
     Attributes:
         entries: the new passages, in the order of the last slots of `snapshot`.
         vectors: `(n, dim)` float32, of each.
+        terms: analysed terms of each.
         snapshot: the state after the write.
     """
 
     entries: Sequence[IndexEntry]
     vectors: Vector
+    terms: Sequence[Sequence[str]]
     snapshot: Snapshot
 
 

@@ -1,24 +1,29 @@
 """The embedded store: a log and the indexes derived from it, one transaction a micro-batch, one watermark."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
 import numpy as np
+import orjson
 
 from niruhybrid.config import StoreConfig
-from niruhybrid.errors import InvalidVectorError, StoreError
+from niruhybrid.errors import UnknownWatermarkError
+from niruhybrid.retrieval.changes import Delete, Upsert, checked_matrix
+from niruhybrid.retrieval.commits import Commits
 from niruhybrid.retrieval.keeper import Keeper
 from niruhybrid.retrieval.lexical import MAX_QUERY_TERMS
-from niruhybrid.retrieval.log import Log, Record, Session, State, as_kept, joined, split
+from niruhybrid.retrieval.log import Log
+from niruhybrid.retrieval.passages import whole
 from niruhybrid.retrieval.recovery import Checkpoints, Recovery, opened
 from niruhybrid.retrieval.search import best_slots
-from niruhybrid.retrieval.snapshot import Additions, Snapshot
-from niruhybrid.retrieval.standing import News, StandingQueries
-from niruhybrid.types import Document, Hit, IndexEntry, Match, SearchRequest, SearchResponse, StandingQuery, Vector
+from niruhybrid.retrieval.session import Record, Session
+from niruhybrid.retrieval.snapshot import Snapshot
+from niruhybrid.retrieval.standing import StandingQueries
+from niruhybrid.types import Document, Hit, IndexEntry, Match, SearchRequest, SearchResponse, StandingQuery
 
 __all__ = ("EmbeddedStore",)
 
@@ -59,9 +64,10 @@ class EmbeddedStore:
         last = snapshot.rows.items[-1] if self._recovery.checkpoint is not None and len(snapshot.rows) else 0
         checkpoints = Checkpoints(file, self._log, int(last) - self._recovery.added)
         self._keeper = Keeper(snapshot, self._watermark, checkpoints)
+        self._commits = Commits(self._log, self._keeper, self._standing)
         with self._keeper.changing:
             self._keeper.wake()
-        _log.info("store_opened rows=%d watermark=%d %s", len(snapshot), snapshot.watermark, self._recovery)
+        _log.info("store_opened passages=%d watermark=%d %s", len(snapshot), snapshot.watermark, self._recovery)
 
     @property
     def recovery(self) -> Recovery:
@@ -69,38 +75,24 @@ class EmbeddedStore:
         return self._recovery
 
     def upsert(self, entries: Sequence[IndexEntry], /) -> int:
-        """Keep all entries or none, replacing those with the same id (the last of a batch wins).
+        """Keep all entries or none; each takes the place of what `IndexEntry` says (the last of a batch wins).
+
+        Writes that come at once share a commit, and with `durability="power"` a sync of the file.
 
         Returns:
             The watermark: a search that reports this or a later one saw the entries. The next search does.
 
         Raises:
             InvalidVectorError: a vector is not finite, or its dimension is not the store's; nothing was written.
+            InvalidPassageError: a passage does not continue its document; nothing was written.
             StoreError: nothing was written; the subclass says why.
             ClosedError: the store has been closed.
         """
         if not entries:
             return self._watermark()
-        latest = {entry.document.id: at for at, entry in enumerate(entries)}
-        kept = [entries[at] for at in latest.values()]
-        records = [_record(entry.document) for entry in kept]
-        terms = [split(joined(entry.terms)) for entry in kept]  # as they will come back
-        news: list[News] = []
-        with self._change(news) as (session, state):
-            before = session.state
-            vectors = _matrix([entry.vector for entry in entries], before.dimension)[list(latest.values())]
-            after = State(before.watermark + 1, before.last_row + len(latest), vectors.shape[1])
-            rows = range(before.last_row + 1, after.last_row + 1)
-            replaced = _taken_out(session, latest)
-            session.insert(rows, records, terms, vectors)
-            metadata = [as_kept(record.metadata) for record in records]
-            added = Additions(rows, vectors, terms, metadata)
-            changed = state.changed(after.watermark, replaced, added)
-            self._keeper.offer(state, changed)
-            session.advance(after)
-            news.append(News(kept, vectors, changed))
-        self._standing.tell()
-        return after.watermark
+        change = Upsert(entries)
+        self._commits.run(change)
+        return change.watermark
 
     def delete(self, ids: Sequence[str], /) -> tuple[int, int]:
         """Remove documents; unknown ids are passed over.
@@ -112,18 +104,16 @@ class EmbeddedStore:
             StoreError: nothing was removed; the subclass says why.
             ClosedError: the store has been closed.
         """
-        with self._change() as (session, state):
-            before = session.state
-            removed = _taken_out(session, ids)
-            if not removed:
-                return 0, before.watermark
-            after = State(before.watermark + 1, before.last_row, before.dimension)
-            self._keeper.offer(state, state.changed(after.watermark, removed, Additions.nothing()))
-            session.advance(after)
-        return len(removed), after.watermark
+        change = Delete(ids)
+        self._commits.run(change)
+        return change.removed, change.watermark
 
     def get(self, ids: Sequence[str], /) -> list[Document | None]:
-        """Return the documents of these ids, in their order, with their vectors; None for each unknown one.
+        """Return the documents of these ids, in their order; None for each unknown one.
+
+        The text is put together from the passages; title and metadata are the first one's. A document of one passage
+        comes with its vector. One of several has none: no single vector stands for all of it, and the document can be
+        given back to a pipeline, which reads it as it did the first time.
 
         Raises:
             StoreError: nothing can be read; the subclass says why.
@@ -140,7 +130,9 @@ class EmbeddedStore:
 
         Raises:
             InvalidVectorError: a vector is not finite, or its dimension is not the store's.
-            StoreError: nothing can be read, or there is no such write yet as a `min_watermark` asks for.
+            UnknownWatermarkError: `min_watermark` is of a write that this store has not seen: a watermark is returned
+                after the commit only, so it is another store's, or the file was put back to an earlier state.
+            StoreError: nothing can be read; the subclass says why.
             ClosedError: the store has been closed.
         """
         with self._pinned() as (session, state):
@@ -157,8 +149,8 @@ class EmbeddedStore:
 
         Args:
             query: what is waited for; not kept when the store is closed.
-            deliver: called in the thread that wrote, in the order of the writes; must return at once. One that raises
-                is not called again.
+            deliver: called in the thread that wrote, in the order of the writes; must return at once and not raise: the
+                subscription ends when it raises, or takes more than a second.
 
         Returns:
             What ends the subscription; to be called from any thread, a second time in vain.
@@ -169,13 +161,13 @@ class EmbeddedStore:
         """
         with self._log.read() as session:
             if query.vector is not None:
-                _matrix([query.vector], session.state.dimension)
+                checked_matrix([query.vector], session.state.dimension)
         return self._standing.add(query, deliver)
 
     def count(self) -> int:
         """Return how many documents there are."""
-        with self._pinned() as (_, state):
-            return len(state)
+        with self._log.read() as session:
+            return session.state.documents
 
     def ids(self) -> list[str]:
         """Return the ids of all documents, in no particular order."""
@@ -202,19 +194,6 @@ class EmbeddedStore:
         self.close()
 
     @contextmanager
-    def _change(self, news: Sequence[News] = ()) -> Iterator[tuple[Session, Snapshot]]:
-        """Run a block as one transaction, with the state that it changes; then keep what it made of `news`."""
-        with self._keeper.changing:
-            with self._log.write() as session:
-                state = self._keeper.at(session.state.watermark)
-                if state is None:
-                    raise StoreError("the store's indexes are behind its log: close it and open it again")
-                yield session, state
-            for one in news:
-                self._standing.note(one)
-            self._keeper.wake()
-
-    @contextmanager
     def _pinned(self) -> Iterator[tuple[Session, Snapshot]]:
         """Open one state: a transaction, and the indexes of the same watermark.
 
@@ -233,18 +212,10 @@ class EmbeddedStore:
             return session.state.watermark
 
 
-def _taken_out(session: Session, ids: Iterable[str]) -> dict[int, list[str]]:
-    """Remove documents from the log; return their rows, each with its terms."""
-    rows = session.rows_of(ids)
-    removed = {row: session.terms(row) for row in rows}
-    session.remove(rows)
-    return removed
-
-
 def _refuse_too_new(requests: Sequence[SearchRequest], watermark: int) -> None:
     asked = max((request.min_watermark for request in requests), default=0)
     if asked > watermark:
-        raise StoreError(
+        raise UnknownWatermarkError(
             f"the store is at watermark {watermark}, `min_watermark` is {asked}: ask for one that this store returned"
         )
 
@@ -252,7 +223,7 @@ def _refuse_too_new(requests: Sequence[SearchRequest], watermark: int) -> None:
 def _refuse_vectors(requests: Sequence[SearchRequest], dimension: int | None) -> None:
     vectors = [request.vector for request in requests if request.vector is not None]
     if vectors:
-        _matrix(vectors, dimension)
+        checked_matrix(vectors, dimension)
 
 
 def _notes(request: SearchRequest) -> tuple[str, ...]:
@@ -262,35 +233,13 @@ def _notes(request: SearchRequest) -> tuple[str, ...]:
     return (f"of {len(request.terms)} terms the first {MAX_QUERY_TERMS} were searched for",)
 
 
-def _matrix(vectors: Sequence[Vector], dimension: int | None) -> Vector:
-    """Stack vectors, `(n, dim)` float32.
-
-    Raises:
-        InvalidVectorError: one is not finite, or not of the store's dimension.
-    """
-    dim = dimension if dimension is not None else vectors[0].size
-    for vector in vectors:
-        if vector.shape != (dim,) or dim == 0:
-            raise InvalidVectorError(
-                f"embedding has shape {vector.shape}, the store has dimension {dim}: "
-                "use the model that the store was filled with"
-            )
-    matrix = np.ascontiguousarray(vectors, np.float32)
-    if not np.isfinite(matrix).all():
-        raise InvalidVectorError("embedding has a value that is not finite: check the encoder's output")
-    return matrix
-
-
-def _record(document: Document) -> Record:
-    return Record(document.id, document.title, document.text, document.metadata)
-
-
 def _document(session: Session, name: str) -> Document | None:
-    for row in session.rows_of((name,)):
-        kept = session.record(row)
-        vector = np.frombuffer(session.vector(row), np.float32)
-        return Document(kept.id, kept.text, title=kept.title, metadata=kept.metadata, embedding=vector)
-    return None
+    parts = session.records(name)
+    if not parts:
+        return None
+    first = parts[0]
+    vector = np.frombuffer(session.vector(first.row), np.float32) if len(parts) == 1 else None
+    return Document(name, whole(parts), title=first.title, metadata=orjson.loads(first.metadata), embedding=vector)
 
 
 def _hits(session: Session, state: Snapshot, best: Sequence[tuple[int, float]]) -> tuple[Hit, ...]:
@@ -299,4 +248,5 @@ def _hits(session: Session, state: Snapshot, best: Sequence[tuple[int, float]]) 
 
 
 def _hit(kept: Record, rank: int, score: float) -> Hit:
-    return Hit(kept.id, rank, score, kept.text, kept.title, MappingProxyType(dict(kept.metadata)))
+    metadata = MappingProxyType(orjson.loads(kept.metadata))
+    return Hit(kept.id, rank, score, kept.text, kept.title, metadata, (kept.start, kept.end))

@@ -59,6 +59,8 @@ PROBLEMS: Mapping[str, Kind] = {
     "invalid_id": Kind(422, "An id can't be used"),
     "invalid_vector": Kind(422, "An embedding can't be used"),
     "invalid_metadata": Kind(422, "Metadata can't be used"),
+    "invalid_passage": Kind(409, "A passage does not continue its document"),
+    "unknown_watermark": Kind(409, "The store has not come to this watermark"),
     "overloaded": Kind(503, "The server is busy"),
     "queue_full": Kind(429, "Too much is waiting already"),
     "deadline_unreachable": Kind(503, "The deadline can't be met"),
