@@ -21,6 +21,11 @@ def terms(row: int) -> list[str]:
     return ["all", f"third{row % 3}", f"row{row}"]
 
 
+def owner(row: int) -> int:
+    """Rows 4 to 6, 12 to 14 and so on are passages of one document each."""
+    return row - row % 4 if row % 8 in (4, 5, 6) else row
+
+
 def never() -> bool:
     return False
 
@@ -43,7 +48,7 @@ class SnapshotMachine(RuleBasedStateMachine):
         self.snapshot = self.snapshot.changed(
             self.watermark,
             {row: terms(row) for row in gone},
-            Additions(new, vectors, [terms(row) for row in new], metadata),
+            Additions(new, vectors, [terms(row) for row in new], metadata, [owner(row) for row in new]),
         )
         self.rows = self.rows - set(gone) | set(new)
         self.last += added
@@ -75,6 +80,9 @@ class SnapshotMachine(RuleBasedStateMachine):
         snapshot = self.snapshot
         assert (len(snapshot), snapshot.watermark) == (len(self.rows), self.watermark)
         live = snapshot.passing(None)
+        rows = snapshot.rows.items[live].tolist()
+        assert dict(zip(rows, snapshot.owners.items[live].tolist(), strict=True)) == {r: owner(r) for r in self.rows}
+        assert snapshot.passages or all(owner(row) == row for row in self.rows)
         assert self.found(snapshot.lexical.search([["all"]], [1000], [live])[0]) == self.rows
         assert self.found(snapshot.lexical.search([["third1", "lost"]], [1000], [live])[0]) == {
             row for row in self.rows if row % 3 == 1

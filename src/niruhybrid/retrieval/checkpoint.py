@@ -26,7 +26,7 @@ from niruhybrid.retrieval.snapshot import Snapshot
 
 __all__ = ("CheckpointError", "file_of", "read", "remove_others", "write")
 
-_MAGIC = b"NIRUIX02"
+_MAGIC = b"NIRUIX03"
 _SEPARATOR = "\x1f"  # never in a term that comes from the log
 _ROOM = 1.25  # arrays are read with room to grow, or the first write would copy them
 
@@ -108,7 +108,7 @@ def _bytes(array: NDArray[Any]) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-_GROWING = ("rows", "live", "vectors", "lengths")
+_GROWING = ("rows", "owners", "live", "vectors", "lengths")
 
 
 def _taken_apart(snapshot: Snapshot) -> tuple[dict[str, Any], Arrays]:
@@ -116,6 +116,7 @@ def _taken_apart(snapshot: Snapshot) -> tuple[dict[str, Any], Arrays]:
     lexical, dense = snapshot.lexical, snapshot.dense
     arrays: Arrays = {
         "rows": snapshot.rows.items,
+        "owners": snapshot.owners.items,
         "live": snapshot.live.items,
         "vectors": dense.vectors.items,
         "lengths": lexical.lengths.items,
@@ -162,7 +163,9 @@ def _put_together(facts: Mapping[str, Any], arrays: Arrays) -> Snapshot:
     sieve = None if facts["learnt"] is None else Sieve.loaded(arrays["sieve"], facts["learnt"])
     columns = {name: _column(at, size, values, arrays) for at, (name, size, values) in enumerate(facts["columns"])}
     dense = DenseIndex(Growing.of(arrays["vectors"], slots), sieve)
-    return Snapshot(facts["watermark"], Growing.of(arrays["rows"], slots), live, dense, lexical, Columns(columns))
+    rows, owners = (Growing.of(arrays[name], slots) for name in ("rows", "owners"))
+    passages = bool(np.any(rows.items != owners.items))
+    return Snapshot(facts["watermark"], rows, owners, passages, live, dense, lexical, Columns(columns))
 
 
 def _column(at: int, size: int, values: list[tuple[str, Any]], arrays: Arrays) -> Column:

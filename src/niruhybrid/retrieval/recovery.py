@@ -67,11 +67,11 @@ def caught_up(snapshot: Snapshot, session: Session) -> Snapshot:
     state = session.state
     last = int(snapshot.rows.items[-1]) if len(snapshot.rows) else 0
     while found := session.indexed(last, _AT_ONCE):
-        rows, terms, metadata, blobs = zip(*found, strict=True)
+        rows, terms, metadata, blobs, *owners = zip(*found, strict=True)  # without owners, each row is its own
         if any(len(blob) != 4 * (state.dimension or 0) for blob in blobs):
             raise StoreCorruptError(f"a vector of rows {rows[0]} to {rows[-1]} has not the dimension {state.dimension}")
         vectors = np.frombuffer(b"".join(blobs), np.float32).reshape(len(rows), -1)
-        snapshot = snapshot.changed(state.watermark, {}, Additions(rows, vectors, terms, metadata))
+        snapshot = snapshot.changed(state.watermark, {}, Additions(rows, vectors, terms, metadata, *owners))
         last = rows[-1]
     return snapshot.changed(state.watermark, {}, Additions.nothing())
 

@@ -41,7 +41,7 @@ def best_slots(snapshot: Snapshot, requests: Sequence[SearchRequest], dense_weig
         for at, dense, lexical in zip(asked, near, worded, strict=True):
             halves = (dense if _by_meaning(requests[at]) else None), (lexical if terms[at] else None)
             best = fusion.ranked(fusion.weighted_sum(*halves, dense_weight, norms[at]).items())
-            found[at] = _one_of_each(best, snapshot.columns.groups(GROUP_FIELD, (slot for slot, _ in best)))
+            found[at] = _one_of_each_document(snapshot, best)
             depth, wanted = depths.pop(at), requests[at].top_k
             if len(found[at]) < min(wanted, len(best)) and depth <= max(len(dense), len(lexical)):
                 depths[at] = depth * _DEEPER
@@ -76,6 +76,14 @@ def _dense(
 
 def _by_meaning(request: SearchRequest) -> bool:
     return request.vector is not None and request.mode != "lexical"
+
+
+def _one_of_each_document(snapshot: Snapshot, best: Best) -> Best:
+    """Keep the best passage of each document, then the best of those that share the metadata field."""
+    if snapshot.passages:
+        slots = [slot for slot, _ in best]
+        best = _one_of_each(best, dict(zip(slots, snapshot.owners.items[slots].tolist(), strict=True)))
+    return _one_of_each(best, snapshot.columns.groups(GROUP_FIELD, (slot for slot, _ in best)))
 
 
 def _one_of_each(best: Best, groups: Mapping[int, int]) -> Best:

@@ -6,6 +6,7 @@ without a lock. Documents have slots, in the order of writing; the row numbers o
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import ne
 from typing import Self
 
 import numpy as np
@@ -35,12 +36,18 @@ class Additions:
         vectors: `(n, dim)` float32.
         terms: analysed terms of each.
         metadata: of each.
+        owners: the row of each one's document: that of its first passage, its own for the first; by default all are.
     """
 
     rows: Sequence[int]
     vectors: Vector
     terms: Sequence[Sequence[str]]
     metadata: Sequence[Metadata]
+    owners: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        if not self.owners:
+            object.__setattr__(self, "owners", self.rows)
 
     @classmethod
     def nothing(cls) -> Self:
@@ -55,6 +62,8 @@ class Snapshot:
     Attributes:
         watermark: the state of the log that they show.
         rows: `(slots,)` row of each slot, ascending.
+        owners: `(slots,)` row of the first passage of each slot's document.
+        passages: whether there may be documents of several; False if each row is its own owner.
         live: `(slots,)` whether the document is still there.
         dense: vectors.
         lexical: terms.
@@ -63,6 +72,8 @@ class Snapshot:
 
     watermark: int
     rows: Growing[np.int64]
+    owners: Growing[np.int64]
+    passages: bool
     live: Growing[np.bool_]
     dense: DenseIndex
     lexical: LexicalIndex
@@ -74,11 +85,13 @@ class Snapshot:
         nothing = Growing[np.float32].empty(np.float32, 0)
         return cls(
             watermark,
-            Growing.empty(np.int64),
-            Growing.empty(np.bool_),
-            DenseIndex(nothing),
-            LexicalIndex.of({}),
-            Columns({}),
+            rows=Growing.empty(np.int64),
+            owners=Growing.empty(np.int64),
+            passages=False,
+            live=Growing.empty(np.bool_),
+            dense=DenseIndex(nothing),
+            lexical=LexicalIndex.of({}),
+            columns=Columns({}),
         )
 
     def __len__(self) -> int:
@@ -101,6 +114,8 @@ class Snapshot:
         return type(self)(
             watermark,
             self.rows.extended(added.rows),
+            self.owners.extended(added.owners),
+            self.passages or any(map(ne, added.owners, added.rows)),
             live.extended(np.ones(len(added.rows), np.bool_)),
             self.dense.changed(added.vectors),
             self.lexical.changed(dict(zip(slots, removed.values(), strict=True)), added.terms),
@@ -141,6 +156,7 @@ class Snapshot:
         return replace(
             self,
             rows=Growing.of(self.rows.items[live]),
+            owners=Growing.of(self.owners.items[live]),
             live=Growing.of(np.ones(len(self), np.bool_)),
             dense=self.dense.compacted(live, stopped),
             lexical=self.lexical.compacted(live),
@@ -162,6 +178,8 @@ class Snapshot:
             self,
             watermark=after.watermark,
             rows=self.rows.extended(after.rows.items[start:]) if closed_up else after.rows,
+            owners=self.owners.extended(after.owners.items[start:]) if closed_up else after.owners,
+            passages=after.passages,
             live=Growing.of(after.live.items[kept]) if closed_up else after.live,
             dense=self.dense.followed_by(before.dense, after.dense),
             lexical=self.lexical.followed_by(before.lexical, after.lexical),
