@@ -13,7 +13,7 @@ from niruhybrid.errors import ClosedError, InvalidSettingError, InvalidVectorErr
 from niruhybrid.ports import Store
 from niruhybrid.retrieval.store import EmbeddedStore
 from niruhybrid.testing import HashEncoder
-from niruhybrid.types import Document, IndexEntry, SearchMode, SearchRequest
+from niruhybrid.types import Document, IndexEntry, Match, SearchMode, SearchRequest, StandingQuery
 
 STORES: dict[str, Callable[[Path], Store]] = {
     "memory": lambda _: EmbeddedStore(),
@@ -406,3 +406,22 @@ def test_searches_stay_consistent_while_documents_change(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def standing(text: str, min_score: float | None = 0.5, **more: Any) -> StandingQuery:
+    return StandingQuery("q", ENCODER.encode([text])[0], ENCODER.terms(text), min_score, **more)
+
+
+def test_a_standing_query_is_told_what_matches_until_it_ends(store: Store) -> None:
+    told: list[Match] = []
+    end = store.subscribe(standing("river delta"), told.append)
+    watermark = store.upsert([entry("a", "river delta", metadata={"n": 1}), entry("b", "mountain pass")])
+    [match] = told
+    [hit] = store.search([asked("river delta", 1)])[0].hits
+    assert (match.query_id, match.watermark) == ("q", watermark)
+    assert (match.hit.id, match.hit.rank, match.hit.text, match.hit.metadata) == ("a", 1, "river delta", {"n": 1})
+    assert match.hit.score == pytest.approx(hit.score, abs=1e-5)
+    end()
+    end()
+    store.upsert([entry("c", "river delta")])
+    assert len(told) == 1

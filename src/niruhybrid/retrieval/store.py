@@ -1,7 +1,7 @@
 """The embedded store: a log and the indexes derived from it, one transaction a micro-batch, one watermark."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -17,7 +17,8 @@ from niruhybrid.retrieval.log import Log, Record, Session, State, as_kept, joine
 from niruhybrid.retrieval.recovery import Checkpoints, Recovery, opened
 from niruhybrid.retrieval.search import best_slots
 from niruhybrid.retrieval.snapshot import Additions, Snapshot
-from niruhybrid.types import Document, Hit, IndexEntry, SearchRequest, SearchResponse, Vector
+from niruhybrid.retrieval.standing import News, StandingQueries
+from niruhybrid.types import Document, Hit, IndexEntry, Match, SearchRequest, SearchResponse, StandingQuery, Vector
 
 __all__ = ("EmbeddedStore",)
 
@@ -47,6 +48,7 @@ class EmbeddedStore:
         self._config = config or StoreConfig()
         chosen = path if path is not None else self._config.path
         file = None if chosen is None else Path(chosen)
+        self._standing = StandingQueries(self._config.dense_weight)
         self._log = Log(file, self._config.durability)
         try:
             with self._log.read() as session:
@@ -83,7 +85,8 @@ class EmbeddedStore:
         kept = [entries[at] for at in latest.values()]
         records = [_record(entry.document) for entry in kept]
         terms = [split(joined(entry.terms)) for entry in kept]  # as they will come back
-        with self._change() as (session, state):
+        news: list[News] = []
+        with self._change(news) as (session, state):
             before = session.state
             vectors = _matrix([entry.vector for entry in entries], before.dimension)[list(latest.values())]
             after = State(before.watermark + 1, before.last_row + len(latest), vectors.shape[1])
@@ -92,8 +95,11 @@ class EmbeddedStore:
             session.insert(rows, records, terms, vectors)
             metadata = [as_kept(record.metadata) for record in records]
             added = Additions(rows, vectors, terms, metadata)
-            self._keeper.offer(state, state.changed(after.watermark, replaced, added))
+            changed = state.changed(after.watermark, replaced, added)
+            self._keeper.offer(state, changed)
             session.advance(after)
+            news.append(News(kept, vectors, changed))
+        self._standing.tell()
         return after.watermark
 
     def delete(self, ids: Sequence[str], /) -> tuple[int, int]:
@@ -146,6 +152,26 @@ class EmbeddedStore:
                 for request, best in zip(requests, ranked, strict=True)
             ]
 
+    def subscribe(self, query: StandingQuery, deliver: Callable[[Match], None], /) -> Callable[[], None]:
+        """Have `deliver` told of every document that matches `query` from now on, once it is searchable.
+
+        Args:
+            query: what is waited for; not kept when the store is closed.
+            deliver: called in the thread that wrote, in the order of the writes; must return at once. One that raises
+                is not called again.
+
+        Returns:
+            What ends the subscription; to be called from any thread, a second time in vain.
+
+        Raises:
+            InvalidVectorError: the vector is not finite, or its dimension is not the store's.
+            ClosedError: the store has been closed.
+        """
+        with self._log.read() as session:
+            if query.vector is not None:
+                _matrix([query.vector], session.state.dimension)
+        return self._standing.add(query, deliver)
+
     def count(self) -> int:
         """Return how many documents there are."""
         with self._pinned() as (_, state):
@@ -176,14 +202,16 @@ class EmbeddedStore:
         self.close()
 
     @contextmanager
-    def _change(self) -> Iterator[tuple[Session, Snapshot]]:
-        """Run a block as one transaction, with the state that it changes."""
+    def _change(self, news: Sequence[News] = ()) -> Iterator[tuple[Session, Snapshot]]:
+        """Run a block as one transaction, with the state that it changes; then keep what it made of `news`."""
         with self._keeper.changing:
             with self._log.write() as session:
                 state = self._keeper.at(session.state.watermark)
                 if state is None:
                     raise StoreError("the store's indexes are behind its log: close it and open it again")
                 yield session, state
+            for one in news:
+                self._standing.note(one)
             self._keeper.wake()
 
     @contextmanager
