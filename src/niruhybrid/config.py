@@ -1,12 +1,22 @@
 """Settings as frozen, validated values. Nothing here reads a file or the environment: `pipeline` does that, once."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from niruhybrid.errors import InvalidSettingError
 
-__all__ = ("Durability", "LongText", "Overflow", "RetryPolicy", "ServerConfig", "StoreConfig", "StreamingConfig")
+__all__ = (
+    "Durability",
+    "GenerationConfig",
+    "LongText",
+    "Overflow",
+    "RetryPolicy",
+    "ServerConfig",
+    "StoreConfig",
+    "StreamingConfig",
+)
 
 LongText = Literal["windows", "mean", "late", "truncate", "error"]
 """What becomes of a text longer than one window; see `niruhybrid.encoding.windows`."""
@@ -161,6 +171,51 @@ class StoreConfig:
         if self.durability not in get_args(Durability):
             raise InvalidSettingError(f"`durability` is {self.durability!r}: give 'process' or 'power'")
         _share("dense_weight", self.dense_weight)
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationConfig:
+    """Who writes answers: sentences of the hits as they stand, or a model behind an OpenAI-compatible endpoint.
+
+    Attributes:
+        base_url: the endpoint up to and with its version, such as `http://127.0.0.1:11434/v1`; None has no model write.
+        model: the model's name there; to be given with `base_url`.
+        api_key_env: the environment variable that holds the endpoint's key; None sends no key.
+        max_tokens: tokens of one answer at the most, as the endpoint counts them; 1 to 1,000,000.
+        context_tokens: tokens of all sources together, as estimated from their bytes; 16 to 10,000,000.
+        connect_timeout: seconds until the connection stands; above 0, to 600.
+        first_token_timeout: seconds until the first piece of text, all tries together; above 0, to 3600.
+        token_timeout: seconds from one piece to the next; above 0, to 3600.
+        retry: what is tried again before the first piece of text; its `on` is not asked: what may pass is tried again.
+
+    Raises:
+        InvalidSettingError: a value is out of its range, or only one of `base_url` and `model` is given.
+    """
+
+    base_url: str | None = None
+    model: str | None = None
+    api_key_env: str | None = None
+    max_tokens: int = 1024
+    context_tokens: int = 3000
+    connect_timeout: float = 5.0
+    first_token_timeout: float = 30.0
+    token_timeout: float = 15.0
+    retry: RetryPolicy = RetryPolicy()
+
+    def __post_init__(self) -> None:
+        if (self.base_url is None) is not (self.model is None):
+            raise InvalidSettingError(
+                f"`base_url` is {self.base_url!r} and `model` is {self.model!r}: give both, or none of them"
+            )
+        if self.base_url is not None and not re.match(r"https?://[^/\s]", self.base_url):
+            raise InvalidSettingError(f"`base_url` is {self.base_url!r}: give a URL, such as http://127.0.0.1:8080/v1")
+        if self.model == "" or self.api_key_env == "":
+            raise InvalidSettingError("`model` or `api_key_env` is empty: give a name, or None")
+        _whole("max_tokens", self.max_tokens, 1, 1_000_000)
+        _whole("context_tokens", self.context_tokens, 16, 10_000_000)
+        _seconds("connect_timeout", self.connect_timeout, 1e-3, 600.0)
+        _seconds("first_token_timeout", self.first_token_timeout, 1e-3, 3600.0)
+        _seconds("token_timeout", self.token_timeout, 1e-3, 3600.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@
     │   ├── StoreFullError                  the disk is full
     │   └── StoreVersionError               the store was written by a newer version
     ├── GenerationError                     no answer, or only part of one, could be generated
+    ├── UnreachableError (ConnectionError)  a client got no answer from its server
+    ├── StreamLostError                     a client's stream broke off, and can't be taken up where it did
     └── SourceError                         a file to be ingested can't be read
 
 Each message says what happened, with the values, and after a colon what to do. `code` is stable and meant for machines;
@@ -65,7 +67,9 @@ __all__ = (
     "StoreLockedError",
     "StoreReadOnlyError",
     "StoreVersionError",
+    "StreamLostError",
     "SupersededError",
+    "UnreachableError",
 )
 
 
@@ -243,6 +247,28 @@ class GenerationError(NiruError):
     """No answer, or only part of one, could be generated."""
 
     code = "generation_failed"
+
+
+class UnreachableError(NiruError, ConnectionError):
+    """A client got no answer: its server can't be reached, or the connection broke before the answer began."""
+
+    code = "unreachable"
+
+
+class StreamLostError(NiruError):
+    """A client's stream broke off, and can't be taken up where it did; what came of it is true, but not all.
+
+    Attributes:
+        partial: the text of the answer so far; "" where none had come, or where the stream is not an answer.
+        last_event_id: the last whole event, `<stream>:<n>`; "" where there was none.
+    """
+
+    code = "stream_lost"
+
+    def __init__(self, message: str, *, partial: str = "", last_event_id: str = "") -> None:
+        super().__init__(message)
+        self.partial = partial
+        self.last_event_id = last_event_id
 
 
 class SourceError(NiruError):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
@@ -10,12 +11,22 @@ from types import TracebackType
 from typing import Any, Self
 
 from niruhybrid import analysis
-from niruhybrid.config import StoreConfig, StreamingConfig
-from niruhybrid.errors import ClosedError, DeadlineExceededError, GenerationError, NiruError
+from niruhybrid.config import GenerationConfig, StoreConfig, StreamingConfig
+from niruhybrid.errors import ClosedError, DeadlineExceededError, GenerationError, InvalidSettingError, NiruError
 from niruhybrid.ports import Encoder, Generator, Store, TermEncoder
 from niruhybrid.settings import Settings
 from niruhybrid.streaming.stream_processor import AsyncStreamProcessor
-from niruhybrid.types import DataResult, Document, Query, QueryResult, SearchRequest, SearchResponse, StreamEvent, Token
+from niruhybrid.types import (
+    DataResult,
+    Document,
+    Finish,
+    Query,
+    QueryResult,
+    SearchRequest,
+    SearchResponse,
+    StreamEvent,
+    Token,
+)
 
 __all__ = ("Pipeline", "PipelineStats", "Readiness")
 
@@ -106,6 +117,7 @@ class Pipeline:
         Raises:
             ModelError: the model can't be loaded.
             StoreError: the store can't be opened.
+            InvalidSettingError: a generator is asked for whose key or package is not there.
         """
         settings = settings or Settings()
         opening = asyncio.ensure_future(asyncio.to_thread(_open_parts, settings, encoder, store, generator))
@@ -250,7 +262,10 @@ class Pipeline:
         try:
             await self._processor.aclose()
         finally:
-            await asyncio.to_thread(self._store.close)
+            try:
+                await _close_generator(self._generator)
+            finally:
+                await asyncio.to_thread(self._store.close)
 
     def _refuse_when_closed(self) -> None:
         if self._closing is not None:
@@ -282,6 +297,7 @@ class _Answer:
         self._result = result
         self._limits = limits
         self._partial = False
+        self._finish = Finish()
         self._seconds = 0.0
 
     async def tokens(self) -> AsyncGenerator[Token, None]:
@@ -289,7 +305,9 @@ class _Answer:
         tokens = self._generator.generate(self._query, self._result.hits)
         try:
             while (token := await self._next(tokens)) is not None:
-                if token.text:
+                if isinstance(token, Finish):
+                    self._finish = token
+                elif token.text:
                     self._partial = True
                     yield token
         finally:
@@ -297,7 +315,7 @@ class _Answer:
             if close is not None:
                 await close()
 
-    async def _next(self, tokens: AsyncIterator[Token]) -> Token | None:
+    async def _next(self, tokens: AsyncIterator[Token | Finish]) -> Token | Finish | None:
         asked = time.monotonic()
         allowed = self._limits.remaining(asked)
         limit = asyncio.timeout(allowed)
@@ -317,7 +335,8 @@ class _Answer:
         timings = self._result.timings
         return {
             "query_id": self._query.id,
-            "finish_reason": "stop",
+            "finish_reason": self._finish.reason,
+            **({"notes": list(self._finish.notes)} if self._finish.notes else {}),
             "timings": {
                 "queued": timings.queued,
                 "encode": timings.encode,
@@ -354,6 +373,12 @@ def _sources(query: Query, result: QueryResult | SearchResponse) -> dict[str, An
     return sources | notes | ({"metadata": dict(query.metadata)} if query.metadata else {})
 
 
+async def _close_generator(generator: Generator) -> None:
+    close = getattr(generator, "aclose", None)  # most hold nothing
+    if close is not None:
+        await close()
+
+
 Parts = tuple[Encoder, Store, Generator]
 
 
@@ -361,7 +386,7 @@ def _open_parts(settings: Settings, encoder: Encoder | None, store: Store | None
     """Make the parts that are missing; blocks for as long as a model takes to load."""
     store = store or _open_store(settings.store)
     try:
-        return encoder or _load_encoder(settings.model), store, generator or _default_generator()
+        return encoder or _load_encoder(settings.model), store, generator or _default_generator(settings.generation)
     except BaseException:
         store.close()
         raise
@@ -384,7 +409,17 @@ def _open_store(config: StoreConfig) -> Store:
     return EmbeddedStore(config.path, config=config)
 
 
-def _default_generator() -> Generator:
+def _default_generator(config: GenerationConfig) -> Generator:
+    if config.base_url is not None:
+        from niruhybrid.generation.openai import OpenAIGenerator  # noqa: PLC0415  # loads the endpoint's client
+
+        return OpenAIGenerator(config, api_key=_secret(config.api_key_env))
     from niruhybrid.generation.extractive import ExtractiveGenerator  # noqa: PLC0415  # only where it is used
 
     return ExtractiveGenerator()
+
+
+def _secret(variable: str | None) -> str | None:
+    if variable is not None and not os.environ.get(variable):
+        raise InvalidSettingError(f"`api_key_env` is {variable!r}, which is not set: set it, or take the setting away")
+    return None if variable is None else os.environ[variable]

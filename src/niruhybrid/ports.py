@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from niruhybrid.types import (
     Document,
+    Finish,
     Hit,
     IndexEntry,
     Match,
@@ -127,10 +128,12 @@ class Store(Protocol):
 
 
 class Generator(Protocol):
-    """Writes an answer from a query and its hits."""
+    """Writes an answer from a query and its hits. One that holds connections has `aclose()` too, called once, last."""
 
-    def generate(self, query: Query, hits: Sequence[Hit], /) -> AsyncIterator[Token]:
-        """Yield the answer in pieces, at least one. Closing the iterator stops the work.
+    def generate(self, query: Query, hits: Sequence[Hit], /) -> AsyncIterator[Token | Finish]:
+        """Yield the answer in pieces, at least one, and a `Finish` after the last where there is something to say.
+
+        Closing the iterator stops the work. An iterator that ends without a `Finish` has ended for the reason `stop`.
 
         Raises:
             GenerationError: no answer, or no more of it, can be given.

@@ -11,12 +11,17 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from niruhybrid.config import ServerConfig, StoreConfig, StreamingConfig
+from niruhybrid.config import GenerationConfig, ServerConfig, StoreConfig, StreamingConfig
 from niruhybrid.errors import InvalidSettingError
 
 __all__ = ("Settings", "cache_directory", "library_version", "load_settings")
 
-_SECTIONS = {"streaming": StreamingConfig, "store": StoreConfig, "server": ServerConfig}
+_SECTIONS = {
+    "streaming": StreamingConfig,
+    "store": StoreConfig,
+    "generation": GenerationConfig,
+    "server": ServerConfig,
+}
 _PREFIX = "NIRU_"
 _OTHERS = frozenset({"NIRU_EVAL_DATA"})  # where benchmarks find their data
 _log = logging.getLogger(__name__)
@@ -33,12 +38,14 @@ class Settings:
         model: folder or hub name of the encoder's model; None for the default.
         streaming: how items are buffered, batched and given up on.
         store: where documents are kept.
+        generation: who writes answers.
         server: where the server listens and what it takes from one client.
     """
 
     model: str | None = None
     streaming: StreamingConfig = field(default_factory=StreamingConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
 
 
@@ -51,7 +58,8 @@ def load_settings(
     """Build settings; a later source wins over an earlier one: defaults, file, environment, arguments.
 
     Args:
-        file: a TOML file with `model` and the tables `[streaming]`, `[store]` and `[server]`; None for no file.
+        file: a TOML file with `model` and the tables `[streaming]`, `[store]`, `[generation]` and `[server]`; None for
+            no file.
         environ: variables such as `NIRU_MODEL` and `NIRU_SERVER_PORT`; None takes the process's own.
         arguments: values by dotted name, such as `{"server.port": 9000}`; None values are passed over.
 

@@ -27,6 +27,8 @@ __all__ = (
     "BufferStats",
     "DataResult",
     "Document",
+    "Finish",
+    "FinishReason",
     "Hit",
     "IndexEntry",
     "Match",
@@ -52,6 +54,9 @@ Metadata = Mapping[str, Any]
 
 SearchMode = Literal["hybrid", "dense", "lexical"]
 """What a search goes by: meaning and words, meaning alone, or words alone."""
+
+FinishReason = Literal["stop", "length", "content_filter"]
+"""Why a complete answer ends: it was at its end, at its longest, or the model's provider withheld the rest."""
 
 MAX_ID_CHARS = 512
 MAX_TOP_K = 1000
@@ -459,6 +464,19 @@ class Token:
 
     text: str
     source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How a generated answer ended, where that is not simply `stop`; comes after the last `Token`.
+
+    Attributes:
+        reason: why there is no more of it.
+        notes: what was cut or left out on the way, in words; empty when nothing was.
+    """
+
+    reason: FinishReason = "stop"
+    notes: tuple[str, ...] = ()
 
 
 class StreamItem(NamedTuple):

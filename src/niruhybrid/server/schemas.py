@@ -186,7 +186,8 @@ _COMPONENTS: dict[str, Any] = {
         "required": ["query_id", "finish_reason", "timings"],
         "properties": {
             "query_id": {"type": "string"},
-            "finish_reason": {"type": "string", "enum": ["stop"]},
+            "finish_reason": {"type": "string", "enum": ["stop", "length", "content_filter"]},
+            "notes": {"type": "array", "items": {"type": "string"}, "description": "What was cut or left out."},
             "timings": {
                 "type": "object",
                 "description": "Seconds.",
