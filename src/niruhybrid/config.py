@@ -230,6 +230,13 @@ class ServerConfig:
         keep_alive: seconds of silence after which a stream sends a comment; above 0, to 3600.
         send_timeout: seconds a client may take to accept bytes before its stream is ended; above 0, to 3600.
         max_streams: streams open at once, the next is refused; 1 to 100,000.
+        log_events: events of one answer that are kept for its readers; 16 to 1,000,000.
+        log_bytes: bytes of them; 1024 to 2**30. An answer that nobody reads waits when it has made as much.
+        log_seconds: seconds an answer is kept after its end, for who lost the connection; 0 to 86,400.
+        kept_answers: answers kept after their end at the most; 0 to 1,000,000.
+        kept_bytes: bytes of them; 0 to 2**40.
+        grace: seconds an answer that nobody reads any more goes on, for its reader to come back; 0 stops it at once,
+            to 3600.
 
     Raises:
         InvalidSettingError: a value is out of its range.
@@ -242,6 +249,12 @@ class ServerConfig:
     keep_alive: float = 15.0
     send_timeout: float = 30.0
     max_streams: int = 1000
+    log_events: int = 4096
+    log_bytes: int = 262_144
+    log_seconds: float = 60.0
+    kept_answers: int = 2000
+    kept_bytes: int = 33_554_432
+    grace: float = 5.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.host, str) or not self.host:
@@ -252,3 +265,9 @@ class ServerConfig:
         _seconds("keep_alive", self.keep_alive, 1e-3, 3600.0)
         _seconds("send_timeout", self.send_timeout, 1e-3, 3600.0)
         _whole("max_streams", self.max_streams, 1, 100_000)
+        _whole("log_events", self.log_events, 16, 1_000_000)
+        _whole("log_bytes", self.log_bytes, 1024, 1 << 30)
+        _seconds("log_seconds", self.log_seconds, 0.0, 86_400.0)
+        _whole("kept_answers", self.kept_answers, 0, 1_000_000)
+        _whole("kept_bytes", self.kept_bytes, 0, 1 << 40)
+        _seconds("grace", self.grace, 0.0, 3600.0)

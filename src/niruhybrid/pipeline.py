@@ -10,12 +10,23 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from niruhybrid import analysis
 from niruhybrid.config import GenerationConfig, StoreConfig, StreamingConfig
 from niruhybrid.errors import ClosedError, DeadlineExceededError, GenerationError, InvalidSettingError, NiruError
-from niruhybrid.ports import Encoder, Generator, Store
+from niruhybrid.ports import Encoder, Generator, Store, TermEncoder
 from niruhybrid.settings import Settings
 from niruhybrid.streaming.stream_processor import AsyncStreamProcessor
-from niruhybrid.types import DataResult, Document, Finish, Query, QueryResult, StreamEvent, Token
+from niruhybrid.types import (
+    DataResult,
+    Document,
+    Finish,
+    Query,
+    QueryResult,
+    SearchRequest,
+    SearchResponse,
+    StreamEvent,
+    Token,
+)
 
 __all__ = ("Pipeline", "PipelineStats", "Readiness")
 
@@ -86,6 +97,7 @@ class Pipeline:
         self._streaming = streaming or StreamingConfig()
         self._store = store
         self._generator = generator
+        self._terms = encoder.terms if isinstance(encoder, TermEncoder) else analysis.terms
         self._processor = AsyncStreamProcessor(encoder, store=store, config=self._streaming)
         self._answers = {"done": 0, "error": 0, "cancelled": 0}
         self._open_answers = 0
@@ -124,13 +136,18 @@ class Pipeline:
     ) -> None:
         await self.aclose()
 
-    async def stream(self, query: Query) -> AsyncGenerator[StreamEvent, None]:
+    async def stream(self, query: Query, *, progressive: bool = False) -> AsyncGenerator[StreamEvent, None]:
         """Yield the answer's events: `sources` first and once, any number of `token`, then one `done` or `error`.
 
         Whatever goes wrong before `sources` is raised; after it, it is the `error` event, and `partial` in it says
         whether part of the answer was given. Closing the iterator stops the generation at once. `timeout` of the
         query bounds the answer as a whole; without it `processing_timeout` bounds the search, and the wait for each
         token.
+
+        Args:
+            query: what is asked.
+            progressive: of a hybrid search, yield what the words alone find as `provisional`, before `sources`, if it
+                is there sooner.
 
         Raises:
             OverloadedError: refused, nothing was done.
@@ -143,9 +160,14 @@ class Pipeline:
         began = time.monotonic()
         ending = "cancelled"
         self._open_answers += 1
+        searching: asyncio.Task[QueryResult] | None = None
         try:
             try:
-                result = await self._processor.submit_query(query)
+                if progressive and query.mode == "hybrid":
+                    searching = asyncio.ensure_future(self._processor.submit_query(query))
+                    if (found := await self._worded(query, searching)) is not None:
+                        yield StreamEvent("provisional", _sources(query, found))
+                result = await (searching or self._processor.submit_query(query))
             except Exception:
                 ending = "error"
                 raise
@@ -162,8 +184,32 @@ class Pipeline:
             ending = last.event
             yield last
         finally:
+            if searching is not None:
+                searching.cancel()
             self._open_answers -= 1
             self._answers[ending] += 1
+
+    async def search(self, query: Query) -> QueryResult:
+        """Return what a query finds, without an answer.
+
+        Raises:
+            NiruError: as `stream` does before its first event.
+        """
+        self._refuse_when_closed()
+        return await self._processor.submit_query(query)
+
+    async def _worded(self, query: Query, searching: asyncio.Task[QueryResult]) -> SearchResponse | None:
+        """Return what the words alone find, if they do so sooner than `searching` ends."""
+        by_words = SearchRequest(
+            None, self._terms(query.text), query.top_k, query.filter, "lexical", query.min_watermark
+        )
+        looking = asyncio.ensure_future(asyncio.to_thread(self._store.search, [by_words]))
+        looking.add_done_callback(_seen)
+        await asyncio.wait({looking, searching}, return_when=asyncio.FIRST_COMPLETED)
+        if searching.done() or looking.exception() is not None:  # what fails here fails there too, and is told there
+            return None
+        [found] = looking.result()
+        return found
 
     def ingest(self, items: AsyncIterable[Any] | Iterable[Any], *, ordered: bool = True) -> AsyncIterator[DataResult]:
         """Encode and store `items`, yielding one result each; a result without `error` is searchable and durable.
@@ -311,7 +357,13 @@ def _token_event(token: Token) -> StreamEvent:
     return StreamEvent("token", {"text": token.text} | ({"source": token.source} if token.source else {}))
 
 
-def _sources(query: Query, result: QueryResult) -> dict[str, Any]:
+def _seen(task: asyncio.Task[Any]) -> None:
+    """Read a task's exception, so that asyncio does not report it as lost."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _sources(query: Query, result: QueryResult | SearchResponse) -> dict[str, Any]:
     sources = {
         "query_id": query.id,
         "hits": [hit.to_dict() for hit in result.hits],

@@ -440,14 +440,16 @@ class DataResult:
 
 @dataclass(frozen=True, slots=True)
 class StreamEvent:
-    """One event of an answer.
+    """One event of an answer, or of a standing query.
 
     Attributes:
-        event: `sources` (first, once), `token` (any number), then `done` or `error` (last, once).
+        event: of an answer `sources` (first, once; a `provisional` may precede it), `token` (any number), then `done`
+            or `error` (last, once). Of a standing query `subscribed` (first, once), `match` and `dropped` (any number),
+            then `error`.
         data: JSON-ready payload, as docs/architecture.md describes it per event.
     """
 
-    event: Literal["sources", "token", "done", "error"]
+    event: Literal["provisional", "sources", "token", "done", "error", "subscribed", "match", "dropped"]
     data: Mapping[str, Any]
 
 

@@ -22,6 +22,10 @@ def test_only_known_codes_have_a_status() -> None:
     assert of_http == {
         "malformed_request",
         "malformed_json",
+        "unauthorized",
+        "forbidden",
+        "misdirected_request",
+        "rate_limited",
         "not_found",
         "method_not_allowed",
         "request_timeout",

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from niruhybrid.errors import DeadlineExceededError, EncoderFailedError, QueueFullError
-from niruhybrid.server.sse import EventStreamResponse, render
+from niruhybrid.config import ServerConfig
+from niruhybrid.errors import DeadlineExceededError, EncoderFailedError, OverloadedError, QueueFullError
+from niruhybrid.server.sse import EventStreamResponse
+from niruhybrid.server.streams import Stream, Streams, render
 from niruhybrid.types import StreamEvent
 
 Events = AsyncGenerator[StreamEvent, None]
@@ -74,9 +76,18 @@ def parsed(frame: bytes) -> tuple[str, dict[str, Any]]:
     return fields[b"event"].decode(), orjson.loads(fields[b"data"])
 
 
-def response(events: Events, **settings: Any) -> EventStreamResponse:
-    defaults: dict[str, Any] = {"keep_alive": 60.0, "send_timeout": 60.0, "stream_id": "s"}
-    return EventStreamResponse(events, **defaults | settings)
+class Serving:
+    """One stream and its place, with the readers that a test lets in."""
+
+    def __init__(self, events: Events, *, stream_id: str = "s", **settings: Any) -> None:
+        defaults: dict[str, Any] = {"keep_alive": 60.0, "send_timeout": 60.0, "grace": 0.0}
+        self.config = ServerConfig(**defaults | settings)
+        self.streams = Streams(self.config)
+        self.stream: Stream = self.streams.start(events, "me", stream_id)
+
+    async def to(self, client: "Client", after: int = 0) -> None:
+        response = EventStreamResponse(self.stream, self.streams, send_timeout=self.config.send_timeout, after=after)
+        await response({"type": "http"}, client.receive, client.send)
 
 
 def run(scenario: Callable[[Client], Awaitable[None]]) -> Client:
@@ -90,7 +101,7 @@ def run(scenario: Callable[[Client], Awaitable[None]]) -> Client:
 
 
 def served(events: Events, **settings: Any) -> Client:
-    return run(lambda client: response(events, **settings)({"type": "http"}, client.receive, client.send))
+    return run(lambda client: Serving(events, **settings).to(client))
 
 
 async def given_events(*events: StreamEvent | Exception) -> Events:
@@ -204,7 +215,7 @@ def test_a_client_that_leaves_while_it_is_sent_to_is_not_waited_for() -> None:
             closed.set()
 
     async def scenario(client: Client) -> None:
-        serving = asyncio.ensure_future(response(events())({"type": "http"}, client.receive, client.send))
+        serving = asyncio.ensure_future(Serving(events()).to(client))
         await client.until(b"event: sources")
         client.blocked = asyncio.Event()
         client.sending.clear()
@@ -214,7 +225,7 @@ def test_a_client_that_leaves_while_it_is_sent_to_is_not_waited_for() -> None:
         await client.told.wait()
         client.blocked.set()
         await serving
-        assert closed.is_set()
+        assert await asyncio.wait_for(closed.wait(), 1)
 
     run(scenario)
 
@@ -238,7 +249,7 @@ def test_sources_leave_before_the_answer_is_ready() -> None:
         yield DONE
 
     async def scenario(client: Client) -> None:
-        serving = asyncio.ensure_future(response(events())({"type": "http"}, client.receive, client.send))
+        serving = asyncio.ensure_future(Serving(events()).to(client))
         await client.until(b"event: sources")
         assert b"done" not in client.body
         go.set()
@@ -256,9 +267,7 @@ def test_silence_is_filled_with_comments() -> None:
         yield DONE
 
     async def scenario(client: Client) -> None:
-        serving = asyncio.ensure_future(
-            response(events(), keep_alive=0.01)({"type": "http"}, client.receive, client.send)
-        )
+        serving = asyncio.ensure_future(Serving(events(), keep_alive=0.01).to(client))
         await client.until(b": keep-alive\n\n: keep-alive\n\n")
         go.set()
         await serving
@@ -280,16 +289,14 @@ def test_a_client_that_leaves_closes_the_answer_at_once(yielded: int) -> None:
             closed.set()
 
     async def scenario(client: Client) -> None:
-        open_streams: set[EventStreamResponse] = set()
-        serving = asyncio.ensure_future(
-            response(events(), registry=open_streams)({"type": "http"}, client.receive, client.send)
-        )
+        place = Serving(events())
+        serving = asyncio.ensure_future(place.to(client))
         await reached.wait()
-        assert len(open_streams) == 1
+        assert place.streams.open == 1
         client.left.set()
         await serving
-        assert closed.is_set()
-        assert not open_streams
+        await asyncio.wait_for(closed.wait(), 1)
+        assert (place.streams.open, place.streams.kept) == (0, 0)
 
     run(scenario)
 
@@ -309,13 +316,11 @@ def test_a_reader_that_stalls_is_given_up_and_never_seen_as_complete() -> None:
             closed.set()
 
     async def scenario(client: Client) -> None:
-        serving = asyncio.ensure_future(
-            response(events(), send_timeout=0.05)({"type": "http"}, client.receive, client.send)
-        )
+        serving = asyncio.ensure_future(Serving(events(), send_timeout=0.05).to(client))
         await client.until(b"event: sources")
         client.blocked = asyncio.Event()
         await serving
-        assert closed.is_set()
+        await asyncio.wait_for(closed.wait(), 1)
 
     client = run(scenario)
     assert not client.complete
@@ -344,12 +349,13 @@ def test_a_stopped_stream_ends_with_the_reason() -> None:
             closed.set()
 
     async def scenario(client: Client) -> None:
-        stream = response(events())
-        serving = asyncio.ensure_future(stream({"type": "http"}, client.receive, client.send))
+        place = Serving(events())
+        serving = asyncio.ensure_future(place.to(client))
         await client.until(b"event: token")
-        stream.stop(QueueFullError("full: retry later"))
-        stream.stop(QueueFullError("again: retry later"))
+        place.streams.end_all(QueueFullError("full: retry later"))
+        place.streams.end_all(QueueFullError("again: retry later"))
         await serving
+        await place.streams.aclose()
         assert closed.is_set()
 
     assert [name for name, _ in run(scenario).events()] == ["sources", "token", "error"]
@@ -364,11 +370,12 @@ def test_a_stream_stopped_before_its_first_event_is_refused() -> None:
         yield SOURCES
 
     async def scenario(client: Client) -> None:
-        stream = response(events())
-        serving = asyncio.ensure_future(stream({"type": "http"}, client.receive, client.send))
+        place = Serving(events())
+        serving = asyncio.ensure_future(place.to(client))
         await started.wait()
-        stream.stop(QueueFullError("full: retry later"))
+        place.streams.end_all(QueueFullError("full: retry later"))
         await serving
+        await place.streams.aclose()
 
     assert run(scenario).status == 429
 
@@ -378,3 +385,53 @@ def test_every_stream_has_its_sources_first_and_one_end(tokens: int, ending: str
     endings: dict[str, tuple[StreamEvent | Exception, ...]] = {"done": (DONE,), "stop": (), "raise": (OSError(),)}
     names = [name for name, _ in served(given_events(SOURCES, *[token("t")] * tokens, *endings[ending])).events()]
     assert names == ["sources", *["token"] * tokens, "done" if ending == "done" else "error"]
+
+
+def test_a_reader_that_a_faster_one_left_behind_is_told() -> None:
+    go = asyncio.Event()
+
+    async def events() -> Events:
+        yield SOURCES
+        await go.wait()
+        for number in range(100):
+            yield token(str(number))
+        yield DONE
+
+    async def scenario(client: Client) -> None:
+        fast = Client()
+        place = Serving(events(), log_events=16)
+        slow = asyncio.ensure_future(place.to(client))
+        await client.until(b"event: sources")
+        client.blocked = asyncio.Event()
+        reading = asyncio.ensure_future(place.to(fast))
+        go.set()
+        await reading
+        assert len(fast.events()) == 102
+        client.blocked.set()
+        await slow
+
+    names = [name for name, _ in run(scenario).events()]
+    assert (names[0], names[-1]) == ("sources", "stale")
+    assert "done" not in names
+
+
+def test_streams_are_bounded_by_those_that_are_read_or_may_be() -> None:
+    async def endless() -> Events:
+        yield SOURCES
+        await asyncio.Event().wait()
+
+    async def scenario(client: Client) -> None:
+        place = Serving(endless(), max_streams=1, grace=30.0)
+        serving = asyncio.ensure_future(place.to(client))
+        await client.until(b"event: sources")
+        with pytest.raises(OverloadedError):
+            place.streams.start(given_events(SOURCES, DONE), "me")
+        client.left.set()
+        await serving
+        with pytest.raises(OverloadedError):
+            place.streams.start(given_events(SOURCES, DONE), "me")
+        await place.streams.aclose()
+        place.streams.start(given_events(SOURCES, DONE), "me")
+        await place.streams.aclose()
+
+    assert [name for name, _ in run(scenario).events()] == ["sources"]

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.streaming.conftest import FaultyEncoder, GatedEncoder
-from tests.streaming.test_stream_processor import ListStore
 
 from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import EncoderFailedError, InvalidSettingError, InvalidTextError, QueueFullError
 from niruhybrid.streaming.stream_processor import AsyncStreamProcessor, StreamProcessor
 from niruhybrid.testing import HashEncoder
 from niruhybrid.types import Vector
+from tests.streaming.conftest import FaultyEncoder, GatedEncoder
+from tests.streaming.test_stream_processor import ListStore
 
 Processor = StreamProcessor | AsyncStreamProcessor
 KINDS: list[type[Processor]] = [StreamProcessor, AsyncStreamProcessor]

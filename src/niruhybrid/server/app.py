@@ -1,6 +1,5 @@
 """The application: a pipeline behind HTTP."""
 
-import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -11,9 +10,8 @@ from starlette.responses import Response
 
 from niruhybrid.config import ServerConfig
 from niruhybrid.pipeline import Pipeline
-from niruhybrid.server import problems, schemas
+from niruhybrid.server import answers, operations, problems, schemas
 from niruhybrid.server.gate import Gate
-from niruhybrid.server.routes import router
 from niruhybrid.settings import library_version
 
 __all__ = ("create_app",)
@@ -55,7 +53,8 @@ def create_app(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]], config: S
         exception_handlers={HTTPException: _http_problem, Exception: _fault},
     )
     app.state.gate = gate
-    app.include_router(router(gate, functools.cache(lambda: schemas.openapi(app))))
+    for paths in (answers.router(gate), operations.router(gate, lambda: schemas.openapi(app))):
+        app.router.routes.extend(paths.routes)  # as they are: an included router's would be wrapped again
     return app
 
 

@@ -54,7 +54,7 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator
     if "requestBody" in operation:
         yield f"<h3>Body</h3>{_fields(operation['requestBody']['content']['application/json']['schema'])}"
     if "parameters" in operation:
-        fields = {item["name"]: item["schema"] for item in operation["parameters"]}
+        fields = {item["name"]: item.get("schema", {"type": "object as JSON"}) for item in operation["parameters"]}
         yield f"<h3>Parameters</h3>{_fields({'properties': fields})}"
     yield "<h3>Responses</h3><table>"
     for status, answer in operation["responses"].items():

@@ -4,16 +4,29 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from starlette.requests import Request
+from starlette.responses import Response
+
 from niruhybrid.config import ServerConfig
-from niruhybrid.errors import OverloadedError
 from niruhybrid.pipeline import Pipeline
+from niruhybrid.server.event_log import position
 from niruhybrid.server.problems import RequestError
-from niruhybrid.server.sse import EventStreamResponse
+from niruhybrid.server.sse import STALE_ID, EventStreamResponse, stale
+from niruhybrid.server.streams import Stream, Streams
 from niruhybrid.types import Query
 
-__all__ = ("Gate",)
+__all__ = ("ANONYMOUS", "Gate", "owner_of")
 
 logger = logging.getLogger(__name__)
+
+ANONYMOUS = "anonymous"
+_NO_CONTENT = {"Cache-Control": "no-store"}
+
+
+def owner_of(request: Request) -> str:
+    """Return who asks, as far as streams are concerned: the id of an API key, or `ANONYMOUS`."""
+    owner: str = request.scope.get("niru.owner", ANONYMOUS)
+    return owner
 
 
 class Gate:
@@ -26,15 +39,15 @@ class Gate:
 
     def __init__(self, open_pipeline: Callable[[], Awaitable[Pipeline]], config: ServerConfig) -> None:
         self.config = config
+        self.streams = Streams(config)
         self._open_pipeline = open_pipeline
         self._opening: asyncio.Task[Pipeline] | None = None
-        self._streams: set[EventStreamResponse] = set()
         self._draining = False
 
     @property
     def open_streams(self) -> int:
-        """Streams that are being served."""
-        return len(self._streams)
+        """Streams that are being served, or made for a reader who may come back."""
+        return self.streams.open
 
     def open(self) -> asyncio.Task[Pipeline]:
         """Begin to open the pipeline and return the task that does; its failure is also told to clients."""
@@ -57,35 +70,59 @@ class Gate:
             raise RequestError("start_failed", "the model or the store could not be opened")
         return self._opening.result()
 
-    def answer(self, query: Query) -> EventStreamResponse:
+    def answer(self, query: Query, owner: str, *, progressive: bool = False) -> Response:
         """Return the response that streams the answer to `query`.
 
         Raises:
             RequestError: queries can't be taken.
             OverloadedError: too many streams are open.
         """
-        pipeline = self.pipeline()
-        if len(self._streams) >= self.config.max_streams:
-            most = self.config.max_streams
-            raise OverloadedError(
-                f"{most} of {most} streams are open: try again, or raise `max_streams`", retry_after=1
-            )
-        return EventStreamResponse(
-            pipeline.stream(query),
-            keep_alive=self.config.keep_alive,
-            send_timeout=self.config.send_timeout,
-            registry=self._streams,
-        )
+        return self.follow(self.streams.start(self.pipeline().stream(query, progressive=progressive), owner))
+
+    def follow(self, stream: Stream, after: int = 0) -> Response:
+        """Return the response that sends a stream's events after number `after`."""
+        return EventStreamResponse(stream, self.streams, send_timeout=self.config.send_timeout, after=after)
+
+    def resume(self, last_event_id: str, owner: str, stream_id: str | None = None) -> Response:
+        """Return the response that goes on after an event.
+
+        That is the rest of its stream; 204 if there is none, for who has it all; or one event, `stale`, if that stream
+        is not kept, is another owner's, or has given up what would follow.
+
+        Args:
+            last_event_id: `<stream>:<n>`, as the event has it.
+            owner: who asks.
+            stream_id: the stream that is asked for, if it is named elsewhere too.
+
+        Raises:
+            RequestError: the server is shutting down.
+            OverloadedError: too many streams are open.
+        """
+        if self._draining:
+            raise _shutting_down()
+        found = position(last_event_id)
+        if found is None or (stream_id is not None and found[0] != stream_id):
+            return stale()
+        name, number = found
+        if name == STALE_ID:
+            return Response(status_code=204, headers=_NO_CONTENT)
+        stream = self.streams.find(name, owner)
+        if stream is None or number > stream.log.last:
+            return stale()
+        if stream.ended and number == stream.log.last:
+            return Response(status_code=204, headers=_NO_CONTENT)
+        self.streams.refuse_when_full()
+        return self.follow(stream, number)
 
     def drain(self) -> None:
         """Take no more queries and end every open stream with a true `error` event."""
         self._draining = True
-        for stream in tuple(self._streams):
-            stream.stop(_shutting_down())
+        self.streams.end_all(_shutting_down())
 
     async def aclose(self) -> None:
         """Drain, and close the pipeline if there is one."""
         self.drain()
+        await self.streams.aclose()
         if self._opening is None:
             return
         self._opening.cancel()

@@ -41,11 +41,15 @@ PROBLEMS: Mapping[str, Kind] = {
     # of HTTP itself
     "malformed_request": Kind(400, "The request is malformed"),
     "malformed_json": Kind(400, "The body is not JSON"),
+    "unauthorized": Kind(401, "An API key is needed"),
+    "forbidden": Kind(403, "The API key is not for this"),
     "not_found": Kind(404, "There is nothing here"),
     "method_not_allowed": Kind(405, "This method is not for this path"),
     "request_timeout": Kind(408, "The request took too long to arrive"),
     "body_too_large": Kind(413, "The body is too large"),
     "unsupported_media_type": Kind(415, "The body is of the wrong type"),
+    "misdirected_request": Kind(421, "This server does not go by that name"),
+    "rate_limited": Kind(429, "Too many requests with this API key"),
     "http_error": Kind(400, "The request can't be served"),
     # of the server's life
     "starting": Kind(503, "The server is starting"),

@@ -1,19 +1,21 @@
 """What goes over the wire: the request's model, and the OpenAPI description that is true to the rest."""
 
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
 
+import orjson
 import pydantic
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, Field
 
 from niruhybrid.server import problems
-from niruhybrid.types import MAX_ID_CHARS, MAX_TOP_K, Query, checked_text
+from niruhybrid.types import MAX_ID_CHARS, MAX_TOP_K, Query, SearchMode, checked_text
 
-__all__ = ("QueryRequest", "openapi", "problem_responses", "query_from")
+__all__ = ("EVENT_STREAM", "QueryRequest", "StreamRequest", "asked", "openapi", "problem_responses", "query_of")
 
+MAX_WATERMARK = 2**63 - 1
 _SHOWN_ERRORS = 20
 _SHOWN_NAME = 60
 
@@ -33,33 +35,78 @@ class QueryRequest(BaseModel):
     ] = None
     timeout: Annotated[float | None, Field(gt=0, le=86_400, description="Seconds the whole answer may take.")] = None
     session: Annotated[Id | None, Field(description="A newer query of the same session supersedes this one.")] = None
+    filter: Annotated[
+        dict[str, Any] | None,
+        Field(description='What a document\'s metadata must say, such as `{"eq": {"lang": "en"}}`.'),
+    ] = None
+    mode: Annotated[SearchMode, Field(description="What the search goes by.")] = "hybrid"
+    min_watermark: Annotated[
+        int, Field(ge=0, le=MAX_WATERMARK, description="The write that the search must see at the least.")
+    ] = 0
 
 
-def query_from(values: Mapping[str, Any], *, strict: bool, max_chars: int) -> Query:
-    """Return the query that `values` ask for.
+class StreamRequest(QueryRequest):
+    """A question whose answer is to be streamed."""
+
+    progressive: Annotated[
+        bool, Field(description="Send what the words alone find as `provisional`, before `sources`.")
+    ] = False
+
+
+Asked = TypeVar("Asked", bound=BaseModel)
+
+
+def asked(model: type[Asked], values: Mapping[str, Any], *, strict: bool) -> Asked:
+    """Return the request that `values` ask for.
 
     Args:
+        model: its shape.
         values: fields by name.
         strict: take no text for a number; a query string has nothing but text.
-        max_chars: characters of the query at the most.
 
     Raises:
         RequestError: a field is unknown, missing or of the wrong type; each is named.
-        InvalidInputError: a value can't be used.
     """
     try:
-        asked = QueryRequest.model_validate(values, strict=strict)
+        return model.model_validate(values, strict=strict)
     except pydantic.ValidationError as err:
         raise _invalid(err) from err
-    checked_text(asked.query, what="query", max_chars=max_chars)
+
+
+def query_of(request: QueryRequest, *, max_chars: int) -> Query:
+    """Return the query that a request asks.
+
+    Raises:
+        InvalidInputError: a value can't be used.
+    """
+    checked_text(request.query, what="query", max_chars=max_chars)
     return Query(
-        id=asked.id or uuid.uuid4().hex,
-        text=asked.query,
-        top_k=asked.top_k,
-        metadata=asked.metadata or {},
-        timeout=asked.timeout,
-        session=asked.session,
+        id=request.id or uuid.uuid4().hex,
+        text=request.query,
+        top_k=request.top_k,
+        metadata=request.metadata or {},
+        timeout=request.timeout,
+        session=request.session,
+        filter=request.filter,
+        mode=request.mode,
+        min_watermark=request.min_watermark,
     )
+
+
+def from_url(values: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return the fields that a query string gives; `filter` is JSON in it.
+
+    Raises:
+        RequestError: it has what only a body can carry, or a filter that is not JSON.
+    """
+    if "metadata" in values:
+        raise problems.RequestError("invalid_input", "`metadata` can't be sent in a query string: use POST")
+    if "filter" not in values:
+        return values
+    try:
+        return {**values, "filter": orjson.loads(values["filter"])}
+    except orjson.JSONDecodeError as err:
+        raise problems.RequestError("invalid_input", f"`filter` is not JSON ({err.msg}): encode it") from err
 
 
 def _invalid(err: pydantic.ValidationError) -> problems.RequestError:
@@ -76,7 +123,7 @@ def _invalid(err: pydantic.ValidationError) -> problems.RequestError:
 
 _HIT = {
     "type": "object",
-    "required": ["id", "rank", "score", "text", "title", "metadata"],
+    "required": ["id", "rank", "score", "text", "title", "metadata", "span"],
     "properties": {
         "id": {"type": "string"},
         "rank": {"type": "integer", "minimum": 1},
@@ -84,6 +131,13 @@ _HIT = {
         "text": {"type": "string"},
         "title": {"type": "string"},
         "metadata": {"type": "object"},
+        "span": {
+            "type": "array",
+            "description": "Where the text begins and ends in the document's, in characters.",
+            "items": {"type": "integer", "minimum": 0},
+            "minItems": 2,
+            "maxItems": 2,
+        },
     },
 }
 _TIMINGS = ("queued", "encode", "search", "generate", "total")
@@ -110,13 +164,14 @@ _COMPONENTS: dict[str, Any] = {
     },
     "SourcesEvent": {
         "type": "object",
-        "description": "event: sources. Always, once, first, also when nothing was found.",
+        "description": "event: sources. Always, once, also when nothing was found; first, or after `provisional`.",
         "required": ["query_id", "hits", "watermark"],
         "properties": {
             "query_id": {"type": "string"},
             "hits": {"type": "array", "items": _HIT},
             "watermark": {"type": ["integer", "null"], "description": "The last write that the search could see."},
             "metadata": {"type": "object", "description": "The query's own, where it had any."},
+            "notes": {"type": "array", "items": {"type": "string"}, "description": "What was not done, in words."},
         },
     },
     "TokenEvent": {
@@ -141,6 +196,12 @@ _COMPONENTS: dict[str, Any] = {
             },
         },
     },
+    "StaleEvent": {
+        "type": "object",
+        "description": "event: stale. The stream can't be gone on with; nothing follows.",
+        "required": ["code", "detail"],
+        "properties": {"code": {"type": "string", "enum": ["stale"]}, "detail": {"type": "string"}},
+    },
     "ErrorEvent": {
         "description": "event: error. The answer is not complete; nothing follows.",
         "allOf": [
@@ -157,12 +218,12 @@ _COMPONENTS: dict[str, Any] = {
     },
 }
 
-EVENT_STREAM: dict[str, Any] = {
+_ANSWER_EVENTS: dict[str, Any] = {
     "description": (
         "Server-Sent Events. Each has `id: <stream>:<n>`, n from 1, and one line of JSON as data: `sources` "
-        "(SourcesEvent) first and once, any number of `token` (TokenEvent), last one `done` (DoneEvent) or `error` "
-        "(ErrorEvent). "
-        "Lines that start with a colon are comments."
+        "(SourcesEvent) once and first, but for one `provisional` (SourcesEvent) where that was asked for; any number "
+        "of `token` (TokenEvent); last one `done` (DoneEvent) or `error` (ErrorEvent). Who asks to go on after an "
+        "event that is not kept gets the one event `stale` (StaleEvent). Lines that start with a colon are comments."
     ),
     "content": {
         "text/event-stream": {
@@ -176,6 +237,29 @@ EVENT_STREAM: dict[str, Any] = {
         }
     },
 }
+_ALL_SENT = {"description": "To who comes back with `Last-Event-ID`: that was the last event."}
+EVENT_STREAM: dict[int | str, dict[str, Any]] = {200: _ANSWER_EVENTS, 204: _ALL_SENT}
+
+LAST_EVENT_ID: dict[str, Any] = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "Go on after this event of an earlier stream, `<stream>:<n>`, instead of asking anew.",
+}
+STREAM_ID: dict[str, Any] = {
+    "name": "stream_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "What precedes the colon in the events' ids.",
+}
+
+
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """Return how a path's JSON body is documented."""
+    content = {"application/json": {"schema": model.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -196,14 +280,21 @@ def _problem_response(status: int) -> dict[str, Any]:
     return documented
 
 
-def query_parameters() -> Sequence[dict[str, Any]]:
-    """Return the fields of `QueryRequest` that a query string can carry, as OpenAPI parameters."""
-    schema = QueryRequest.model_json_schema()
+def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
+    """Return the fields of `model` that a query string can carry, as OpenAPI parameters."""
+    schema = model.model_json_schema()
     return [
-        {"name": name, "in": "query", "required": name in schema["required"], "schema": field}
+        {"name": name, "in": "query", "required": name in schema["required"], **_in_url(name, field)}
         for name, field in schema["properties"].items()
         if name != "metadata"
     ]
+
+
+def _in_url(name: str, field: Mapping[str, Any]) -> dict[str, Any]:
+    if name == "filter":
+        return {"content": {"application/json": {"schema": {"type": "object"}}}}
+    kinds = [kind for kind in field.get("anyOf", [field]) if kind.get("type") != "null"]
+    return {"schema": {**kinds[0], "description": field.get("description", "")}}
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:

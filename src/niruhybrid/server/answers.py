@@ -1,0 +1,84 @@
+"""The paths of queries: asked in a body or a query string, answered as a stream of events or as one JSON object."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from niruhybrid.server import bodies, schemas
+from niruhybrid.server.gate import Gate, owner_of
+from niruhybrid.server.routing import LeanRoute
+
+__all__ = ("router",)
+
+_STREAMED = (400, 401, 403, 408, 409, 413, 415, 422, 429, 500, 503, 504)
+
+
+def router(gate: Gate) -> APIRouter:
+    """Return the paths of queries."""
+    paths = APIRouter(route_class=LeanRoute)
+    _add_streamed(paths, gate)
+    _add_resumed(paths, gate)
+    return paths
+
+
+def _add_streamed(paths: APIRouter, gate: Gate) -> None:
+    @paths.post(
+        "/stream/query",
+        tags=["query"],
+        summary="Ask; the answer is a stream of events",
+        response_class=Response,
+        responses={**schemas.EVENT_STREAM, **schemas.problem_responses(*_STREAMED)},
+        openapi_extra=schemas.json_body(schemas.StreamRequest) | {"parameters": [schemas.LAST_EVENT_ID]},
+    )
+    async def post_query(request: Request) -> Response:
+        """Answer a question with its sources first, then the answer piece by piece.
+
+        With `Last-Event-ID` the body is not looked at: the answer goes on where it broke off.
+        """
+        resumed = _resumed(request, gate)
+        if resumed is not None:
+            return resumed
+        gate.pipeline()  # refuse before reading
+        asked = schemas.asked(schemas.StreamRequest, await bodies.in_body(request, gate.config), strict=True)
+        query = schemas.query_of(asked, max_chars=gate.config.max_query_chars)
+        return gate.answer(query, owner_of(request), progressive=asked.progressive)
+
+    @paths.get(
+        "/stream/query",
+        tags=["query"],
+        summary="Ask with a query string, as a browser's EventSource does",
+        response_class=Response,
+        responses={**schemas.EVENT_STREAM, **schemas.problem_responses(400, 401, 403, 409, 422, 429, 500, 503, 504)},
+        openapi_extra={"parameters": [*schemas.query_parameters(schemas.StreamRequest), schemas.LAST_EVENT_ID]},
+    )
+    async def get_query(request: Request) -> Response:
+        """Answer as POST does. An EventSource that reconnects goes on where it was."""
+        resumed = _resumed(request, gate)
+        if resumed is not None:
+            return resumed
+        gate.pipeline()
+        values = bodies.in_url(request)
+        asked = schemas.asked(schemas.StreamRequest, schemas.from_url(values), strict=False)
+        query = schemas.query_of(asked, max_chars=gate.config.max_query_chars)
+        return gate.answer(query, owner_of(request), progressive=asked.progressive)
+
+
+def _add_resumed(paths: APIRouter, gate: Gate) -> None:
+    @paths.get(
+        "/streams/{stream_id}",  # noqa: FAST003  # the endpoint takes the request
+        tags=["query"],
+        summary="Read a stream again, from the start or after an event",
+        response_class=Response,
+        responses={**schemas.EVENT_STREAM, **schemas.problem_responses(401, 403, 429, 503)},
+        openapi_extra={"parameters": [schemas.STREAM_ID, schemas.LAST_EVENT_ID]},
+    )
+    async def get_stream(request: Request) -> Response:
+        """Go on with a stream that broke off, or follow it beside another reader."""
+        stream_id: str = request.path_params["stream_id"]
+        last = request.headers.get("last-event-id", f"{stream_id}:0")
+        return gate.resume(last, owner_of(request), stream_id)
+
+
+def _resumed(request: Request, gate: Gate) -> Response | None:
+    last = request.headers.get("last-event-id")
+    return None if last is None else gate.resume(last, owner_of(request))

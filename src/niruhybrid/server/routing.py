@@ -1,0 +1,72 @@
+"""Paths that take a request and return a response: described to the framework in full, served without its detours."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from niruhybrid.errors import NiruError
+from niruhybrid.server import problems
+from niruhybrid.server.problems import RequestError
+
+__all__ = ("HEADERS", "LeanRoute", "answered", "described")
+
+HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class LeanRoute(APIRoute):
+    """A path whose endpoint is `async (Request) -> Response`.
+
+    What the endpoint refuses, by raising, becomes a problem response. The framework takes part in the description
+    only: its parsing, checking and clean-up stacks cost more than all that is done here.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **described: Any) -> None:
+        super().__init__(path, endpoint, **described)
+        self.app = _served(endpoint)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Return whether the path is asked for."""
+        match, found = Route.matches(self, scope)
+        found["route"] = self
+        return match, found
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or say that the method is not for this path."""
+        await Route.handle(self, scope, receive, send)
+
+
+def _served(endpoint: Endpoint) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            response = await endpoint(Request(scope, receive, send))
+        except ClientDisconnect:
+            return  # nobody reads it
+        except (NiruError, RequestError) as err:
+            response = problems.response(err)
+        await response(scope, receive, send)
+
+    return app
+
+
+def answered(value: object, status: int = 200) -> Response:
+    """Return `value` as a JSON response."""
+    return Response(orjson.dumps(value), status_code=status, media_type="application/json", headers=HEADERS)
+
+
+def described(description: str, schema: str | None = None) -> dict[int | str, dict[str, Any]]:
+    """Return how a JSON response is documented.
+
+    Args:
+        description: what it says.
+        schema: the name of its shape among the components; None for any object.
+    """
+    shape = {"type": "object"} if schema is None else {"$ref": f"#/components/schemas/{schema}"}
+    return {200: {"description": description, "content": {"application/json": {"schema": shape}}}}
