@@ -475,6 +475,19 @@ def test_an_encode_hangs_from_hang_timeout_on(later: float, overdue: bool) -> No
     assert desk.scheduler.overdue(later) == ([batch] if overdue else [])
 
 
+def test_a_batch_that_is_back_does_not_hang_and_has_taken_what_it_took() -> None:
+    desk = Desk(now=0.0, hang_timeout=3.0)
+    desk.offer("q", timeout=9.0)
+    batch = desk.take()
+    batch.returned = 1.0
+    assert desk.scheduler.overdue(5.0) == []
+    assert desk.scheduler.next_due() == 9.0
+    assert desk.scheduler.busy
+    desk.encode(batch, 5.0)
+    assert desk.scheduler.stats(desk.now).interactive.batch.encode.sum == 1.0
+    assert not desk.scheduler.busy
+
+
 def test_giving_up_a_hung_batch_ends_its_items_and_the_next_is_taken() -> None:
     desk = Desk()
     desk.offer("stuck")

@@ -1,8 +1,9 @@
 """The threads that run the scheduler against an encoder, for callers in any thread and on any event loop.
 
-One worker thread cuts a batch, encodes it and cuts the next, without asking anybody; a stage thread per lane searches
-or writes what was encoded; one alarm thread ends what is past its deadline and replaces a worker that hangs. All sleep
-until there is something to do. A caller is woken once, when its item has ended.
+One worker thread cuts a batch, encodes it and cuts the next, without asking anybody; one alarm thread settles what was
+encoded while the next is, ends what is past its deadline and replaces a worker that hangs; a stage thread per lane
+searches or writes what was encoded. All sleep until there is something to do. A caller is woken once, when its item
+has ended.
 """
 
 import asyncio
@@ -31,8 +32,19 @@ from niruhybrid.types import Timings, Vector
 
 __all__ = ("Batcher", "Job")
 
-_Call: TypeAlias = Literal["look", "close"] | list[Ending]
 _log = logging.getLogger(__name__)
+
+_QUICK = 0.001  # seconds; an encode that takes less is over before another thread has woken to help
+
+
+class _Encoded(NamedTuple):
+    """A batch that the encoder is done with: the raw rows it returned, or what it raised."""
+
+    batch: Batch
+    outcome: object
+
+
+_Call: TypeAlias = Literal["look", "close"] | _Encoded
 
 
 class Job(NamedTuple):
@@ -74,9 +86,11 @@ class Batcher:
         self._dim: int | None = getattr(encoder, "dimension", None)
         self._scheduler = Scheduler(config, finishes=bool(self._finish))
         self._lock = threading.Lock()
-        self._work_came = threading.Condition(self._lock)
+        self._work_came = threading.Lock()  # released to wake the worker, who alone acquires it
+        self._work_came.acquire()
+        self._idle = False  # whether the worker sleeps
+        self._settling = False  # whether the alarm thread has a batch to settle
         self._calls: SimpleQueue[_Call] = SimpleQueue()
-        self._idle_workers = 0
         self._alarm_at = -inf  # until the alarm thread first sleeps, nobody needs to wake it
         self._cache = VectorCache(config.cache_bytes)
         self._worker: threading.Thread | None = None
@@ -157,7 +171,6 @@ class Batcher:
             self._closed = True
             self._scheduler.close()
             ended = self._collect()
-            self._work_came.notify_all()
             self._wind_down()
             threads = [thread for thread in (self._worker, self._alarm, *self._stages.values()) if thread is not None]
         hand_out(ended)
@@ -185,8 +198,7 @@ class Batcher:
                 vector = self._cache.get(job.text)
             if vector is None:
                 self._scheduler.offer(ticket, job.text, estimate_tokens(job.text, self._window))
-                if self._idle_workers:
-                    self._work_came.notify()
+                self._wake_worker()
             else:
                 self._scheduler.offer_ready(ticket)
             if ticket.deadline < self._alarm_at:
@@ -213,69 +225,96 @@ class Batcher:
         self._worker = _started(self._encode_batches, "niru-encoder")
 
     def _encode_batches(self) -> None:
-        ended: list[Ending] | None = []
-        while ended is not None and (batch := self._next_batch(ended)) is not None:
-            ended = self._settle(batch, self._encode(batch))
+        batch = self._next_batch()
+        while batch is not None:
+            encoded = self._encode(batch)
+            batch = self._following(encoded)
+            if batch is None:
+                if not self._settle(encoded):
+                    return  # given up as hung: another worker has taken over
+                batch = self._next_batch()
 
-    def _next_batch(self, ended: list[Ending]) -> Batch | None:
-        """Wait for a batch; None once the batcher is closed.
-
-        Callers of the batch before are told by the alarm thread while this one is encoded: they would only compete
-        with it for the interpreter. Without a next batch they are told at once.
-        """
+    def _next_batch(self) -> Batch | None:
+        """Wait for a batch; None once the batcher is closed and nothing can come any more."""
         while True:
             with self._lock:
-                batch = self._scheduler.take(time.monotonic(), _is_gone)
-                ended += self._collect()
-                if batch is not None and not self._closed:
-                    if batch.started + self._config.hang_timeout < self._alarm_at:
-                        self._calls.put("look")
-                    if ended:
-                        self._calls.put(ended)
-                        ended = []
-                elif batch is None and not ended:
-                    if self._closed:
-                        return None
-                    self._idle_workers += 1
-                    self._work_came.wait()
-                    self._idle_workers -= 1
+                batch = self._take()
+                ended = self._collect()
+                self._idle = batch is None and not ended
+                if self._idle and self._closed and not self._scheduler.busy:
+                    return None
             hand_out(ended)
-            ended = []
             if batch is not None:
                 return batch
+            if not ended:
+                self._work_came.acquire()
 
-    def _encode(self, batch: Batch) -> list[Vector | EncoderOutputError] | BaseException:
+    def _following(self, encoded: _Encoded) -> Batch | None:
+        """Take the next batch and leave the last one to the alarm thread, so that the encoder need not wait for it.
+
+        None where that wins nothing: nothing waits, so that a lone query is not handed around; the encoder is as quick
+        as the other thread would be; or that one is still busy with the batch before.
+        """
+        batch = encoded.batch
+        with self._lock:
+            now = batch.returned = time.monotonic()
+            late = batch not in self._scheduler.encoding
+            if late or self._settling or self._closed or now - batch.started < _QUICK:
+                return None
+            following = self._take()
+            if following is not None:
+                self._settling = True
+                self._calls.put(encoded)
+            return following
+
+    def _encode(self, batch: Batch) -> _Encoded:
         """Encode a batch; whatever goes wrong is returned, so that no error can end the thread."""
         try:
             raw = with_retries(self._config.retry, batch.deadline, lambda: self._encoder.encode(batch.texts))
-            rows = checked_rows(raw, len(batch.works), self._dim)
         except BaseException as err:  # noqa: BLE001  # an encoder may raise anything, SystemExit too
-            return err
-        if self._dim is None:
-            self._dim = next((row.size for row in rows if not isinstance(row, NiruError)), None)
-        return rows
+            return _Encoded(batch, err)
+        return _Encoded(batch, raw)
 
-    def _settle(self, batch: Batch, outcome: list[Vector | EncoderOutputError] | BaseException) -> list[Ending] | None:
-        """Note a batch's outcome; return who is to be told what, or None if the batch was given up meanwhile."""
+    # --- a batch that is back, in the worker's thread or the alarm's -----------------------------------------------
+
+    def _settle(self, encoded: _Encoded) -> bool:
+        """Note what became of a batch and tell its callers; False if it was given up meanwhile."""
+        batch, outcome = encoded.batch, self._checked(encoded)
         with self._lock:
             if batch not in self._scheduler.encoding:
-                return None
+                return False
             now = time.monotonic()
             if isinstance(outcome, BaseException) and self._scheduler.split(batch, outcome, now):
-                return []
+                self._wake_worker()
+                self._wind_down()
+                return True
             outcomes = [_as_ours(outcome)] if isinstance(outcome, BaseException) else outcome
             self._degraded = False
             self._remember(batch, outcomes)
             live = self._scheduler.complete(batch, outcomes, now)
-            ended = self._collect()
-            encoded = [Encoded(ticket, _payload(ticket), vector) for ticket, vector in live]
-            if not self._stages:
-                ended += self._end([Finished(item, None, 0.0) for item in encoded], now)
+            items = [Encoded(ticket, _payload(ticket), vector) for ticket, vector in live]
+            ended = [] if self._stages else self._end([Finished(item, None, 0.0) for item in items], now)
+            ended += self._collect()
+        hand_out(ended)
         if self._stages:
-            self._pass_on(encoded)
-        with self._lock:
-            self._wind_down()
-        return ended
+            self._pass_on(items)
+        if self._closed:
+            with self._lock:
+                self._wind_down()
+        return True
+
+    def _checked(self, encoded: _Encoded) -> list[Vector | EncoderOutputError] | BaseException:
+        """Return the batch's rows, each checked, or what is wrong with the whole."""
+        batch, outcome = encoded
+        if isinstance(outcome, BaseException):
+            return outcome
+        try:
+            rows = checked_rows(outcome, len(batch.works), self._dim)
+        except BaseException as err:  # noqa: BLE001  # what an encoder returns may raise anything when it is read
+            return err
+        if self._dim is None:
+            self._dim = next((row.size for row in rows if not isinstance(row, NiruError)), None)
+        return rows
 
     def _remember(self, batch: Batch, outcomes: Sequence[Vector | NiruError]) -> None:
         """Keep the vectors of queries: people ask the same things."""
@@ -301,8 +340,7 @@ class Batcher:
                 for item, _, _ in results:
                     self._scheduler.finished(item.ticket.lane)
             ended = self._end(results, time.monotonic())
-            if self._idle_workers:
-                self._work_came.notify()  # a lane that paused for its stage may go on
+            self._wake_worker()  # a lane that paused for its stage may go on
             if self._closed:
                 self._calls.put("look")
         hand_out(ended)
@@ -316,14 +354,16 @@ class Batcher:
                 call = self._calls.get(timeout=None if due == inf else max(0.0, due - time.monotonic()))
             except Empty:
                 continue
-            if call == "close":
-                self.close()
-            elif call != "look":
-                hand_out(call)
+            self._answer(call)
         while not self._calls.empty():
-            call = self._calls.get()
-            if isinstance(call, list):
-                hand_out(call)
+            self._answer(self._calls.get())
+
+    def _answer(self, call: _Call) -> None:
+        if call == "close":
+            self.close()
+        elif call != "look":
+            self._settle(call)
+            self._settling = False
 
     def _look(self) -> float | None:
         """Do what is due; return when the next thing will be, infinity for never, None when there is no more to do."""
@@ -347,6 +387,17 @@ class Batcher:
         self._wind_down()
 
     # --- under the lock ----------------------------------------------------------------------------------------
+
+    def _take(self) -> Batch | None:
+        batch = self._scheduler.take(time.monotonic(), _is_gone)
+        if batch is not None and batch.started + self._config.hang_timeout < self._alarm_at:
+            self._calls.put("look")
+        return batch
+
+    def _wake_worker(self) -> None:
+        if self._idle:
+            self._idle = False
+            self._work_came.release()
 
     def _end(self, results: Sequence[Finished], now: float) -> list[Ending]:
         ended: list[Ending] = []
@@ -372,11 +423,12 @@ class Batcher:
         return ended
 
     def _wind_down(self) -> None:
-        """Once closed and with nothing in the encoder, let the stages and the alarm end when they are empty."""
-        if self._closed and not self._scheduler.encoding:
+        """Once closed and with nothing left to encode, let all threads end when they are done."""
+        if self._closed and not self._scheduler.busy:
             for stage in self._stages.values():
                 stage.close()
             self._calls.put("look")
+            self._wake_worker()
 
 
 def _started(run: Callable[[], None], name: str) -> threading.Thread:

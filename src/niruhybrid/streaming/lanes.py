@@ -102,12 +102,14 @@ class Batch:
         works: the texts, with their tickets.
         tokens: estimated padded tokens: longest times texts.
         started: monotonic seconds at which it was taken.
+        returned: monotonic seconds at which the encoder was done with it; None while it is not.
     """
 
     lane: LaneName
     works: list[Work]
     tokens: int
     started: float
+    returned: float | None = None
 
     @property
     def texts(self) -> list[str]:

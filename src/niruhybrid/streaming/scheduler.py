@@ -319,7 +319,8 @@ class Scheduler:
 
     def overdue(self, now: float) -> list[Batch]:
         """Return the batches that the encoder has had for `hang_timeout` or longer."""
-        return [batch for batch in self._encoding if now >= batch.started + self._config.hang_timeout]
+        limit = self._config.hang_timeout
+        return [batch for batch in self._encoding if batch.returned is None and now >= batch.started + limit]
 
     def give_up(self, batch: Batch, now: float) -> None:
         """End every item of a batch whose encode did not return."""
@@ -337,12 +338,17 @@ class Scheduler:
 
     @property
     def encoding(self) -> tuple[Batch, ...]:
-        """The batches that the encoder has: neither back nor given up."""
+        """The batches taken that are neither completed nor split nor given up."""
         return tuple(self._encoding)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any text waits to be encoded, or is being encoded."""
+        return bool(self._encoding) or any(lane.works for lane in self._lanes.values())
 
     def _returned(self, batch: Batch, now: float) -> float:
         self._encoding.remove(batch)
-        seconds = now - batch.started
+        seconds = (now if batch.returned is None else batch.returned) - batch.started
         self._lanes[batch.lane].ledger.encoded(seconds)
         return seconds
 
@@ -433,7 +439,8 @@ class Scheduler:
         """Return when `expire` or `overdue` will next have something to do, in monotonic seconds; None for never."""
         while self._deadlines and self._deadlines[0][2].state == "ended":
             heapq.heappop(self._deadlines)
-        dues = [batch.started + self._config.hang_timeout for batch in self._encoding]
+        limit = self._config.hang_timeout
+        dues = [batch.started + limit for batch in self._encoding if batch.returned is None]
         if self._deadlines:
             dues.append(self._deadlines[0][0])
         return min(dues, default=None)
@@ -457,7 +464,12 @@ class Scheduler:
 
     def _predicted_finish(self, lane: Lane, tokens: int, now: float) -> float:
         running = max(
-            (batch.started + self._model.seconds(batch.tokens) - now for batch in self._encoding), default=0.0
+            (
+                batch.started + self._model.seconds(batch.tokens) - now
+                for batch in self._encoding
+                if batch.returned is None
+            ),
+            default=0.0,
         )
         queue = self._queue_seconds(lane, tokens)
         other = self._lanes["bulk" if lane.name == "interactive" else "interactive"]
