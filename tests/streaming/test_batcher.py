@@ -29,9 +29,9 @@ from niruhybrid.errors import (
     SupersededError,
 )
 from niruhybrid.ports import Encoder
-from niruhybrid.streaming.batcher import Batcher, Job
+from niruhybrid.streaming.batcher import Batcher
 from niruhybrid.streaming.callers import Done
-from niruhybrid.streaming.lanes import LaneName
+from niruhybrid.streaming.lanes import Job, LaneName
 from niruhybrid.testing import HashEncoder
 from niruhybrid.types import Vector
 
@@ -97,16 +97,13 @@ class Paced(HashEncoder):
 
 def test_callers_are_told_while_the_next_batch_is_in_the_encoder(make: Made) -> None:
     encoder = Paced()
-    batcher = make(encoder, batch_size=4)
-    first = [batcher.start(job(f"first {number}")) for number in range(4)]
-    second = [batcher.start(job(f"hold {number}")) for number in range(4)]
-    for future in first:
-        assert result(future).vector.shape == (8,)
-    assert not any(future.done() for future in second)
+    batcher = make(encoder, batch_size=1)
+    first, second = batcher.start(job("first")), batcher.start(job("hold"))
+    assert result(first).vector.shape == (8,)
+    assert not second.done()
+    third = [batcher.start(job(f"third {number}")) for number in range(8)]
     encoder.gate.set()
-    wait(second, WAIT)
-    third = [batcher.start(job(f"third {number}")) for number in range(12)]
-    for future in third:
+    for future in (second, *third):
         assert result(future).vector.shape == (8,)
 
 

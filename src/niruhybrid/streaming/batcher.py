@@ -20,9 +20,9 @@ from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import EncoderFailedError, EncoderOutputError, NiruError
 from niruhybrid.ports import Encoder
 from niruhybrid.streaming.cache import CacheStats, VectorCache
-from niruhybrid.streaming.callers import Caller, Done, Ending, Outbox, hand_out
+from niruhybrid.streaming.callers import Done, Ending, Outbox, hand_out
 from niruhybrid.streaming.cost import estimate_tokens
-from niruhybrid.streaming.lanes import Batch, LaneName, Ticket
+from niruhybrid.streaming.lanes import Batch, Job, LaneName
 from niruhybrid.streaming.ledger import SchedulerStats
 from niruhybrid.streaming.retrying import with_retries
 from niruhybrid.streaming.rows import checked_rows
@@ -45,26 +45,6 @@ class _Encoded(NamedTuple):
 
 
 _Call: TypeAlias = Literal["look", "close"] | _Encoded
-
-
-class Job(NamedTuple):
-    """An item handed in.
-
-    Attributes:
-        payload: what the stage after encoding works on: a query or a document.
-        lane: where it waits and is counted.
-        text: what is encoded.
-        timeout: seconds from now until it is given up.
-        vector: its vector, if it needs no encoding.
-        session: a newer job of the same session supersedes it; None for no session.
-    """
-
-    payload: object
-    lane: LaneName
-    text: str
-    timeout: float
-    vector: Vector | None = None
-    session: str | None = None
 
 
 class Batcher:
@@ -112,11 +92,12 @@ class Batcher:
             OverloadedError, ClosedError: it was refused.
         """
         future: Future[Done] = Future()
-        ticket = self._submit(job, Caller(job.payload, future, None))
+        job.future = future
+        self._submit(job)
 
         def take_back(done: "Future[Done]") -> None:
             if done.cancelled():
-                self._cancel(ticket)
+                self._cancel(job)
                 done.set_running_or_notify_cancel()  # those who wait for several futures are told too
 
         future.add_done_callback(take_back)
@@ -124,8 +105,8 @@ class Batcher:
 
     def start_here(self, job: Job) -> "asyncio.Future[Done]":
         """Hand in an item from a coroutine, as `start` does; the future belongs to the running event loop."""
-        ticket, future = self._begin_here(job)
-        future.add_done_callback(lambda done: self._cancel(ticket) if done.cancelled() else None)
+        future = self._begin_here(job)
+        future.add_done_callback(lambda done: self._cancel(job) if done.cancelled() else None)
         return future
 
     async def run(self, job: Job) -> Done:
@@ -135,11 +116,11 @@ class Batcher:
             OverloadedError, ClosedError: it was refused.
             NiruError: it was accepted and ended so.
         """
-        ticket, future = self._begin_here(job)
+        future = self._begin_here(job)
         try:
             return await future
         except asyncio.CancelledError:
-            self._cancel(ticket)
+            self._cancel(job)
             raise
 
     def refuse(self, lane: LaneName, reason: str) -> None:
@@ -180,44 +161,42 @@ class Batcher:
 
     # --- at the door -------------------------------------------------------------------------------------------
 
-    def _begin_here(self, job: Job) -> "tuple[Ticket, asyncio.Future[Done]]":
+    def _begin_here(self, job: Job) -> "asyncio.Future[Done]":
         loop = asyncio.get_running_loop()
         outbox = self._outbox
         if outbox is None or outbox.loop is not loop:
             outbox = self._outbox = Outbox(loop)
-        future: asyncio.Future[Done] = loop.create_future()
-        return self._submit(job, Caller(job.payload, future, outbox)), future
+        job.outbox = outbox
+        future = job.future = loop.create_future()
+        self._submit(job)
+        return future
 
-    def _submit(self, job: Job, caller: Caller) -> Ticket:
-        now = time.monotonic()
-        ticket = Ticket(job.lane, now + job.timeout, now, caller, job.session)
+    def _submit(self, job: Job) -> None:
+        tokens = estimate_tokens(job.text, self._window)
         with self._lock:
-            self._start_threads()
-            vector = job.vector
-            if vector is None and job.lane == "interactive":
-                vector = self._cache.get(job.text)
-            if vector is None:
-                self._scheduler.offer(ticket, job.text, estimate_tokens(job.text, self._window))
+            if self._worker is None:
+                self._start_threads()
+            if job.vector is None and job.lane == "interactive":
+                job.vector = self._cache.get(job.text)
+            self._scheduler.offer(job, tokens, time.monotonic())
+            if job.vector is None and self._idle:
                 self._wake_worker()
-            else:
-                self._scheduler.offer_ready(ticket)
-            if ticket.deadline < self._alarm_at:
+            if job.deadline < self._alarm_at:
                 self._calls.put("look")
             ended = self._collect()
-        if vector is not None:
-            self._pass_on([Encoded(ticket, job.payload, vector)])
+        if job.vector is not None:
+            self._pass_on([Encoded(job, job.payload, job.vector)])
         hand_out(ended)
-        return ticket
 
-    def _cancel(self, ticket: Ticket) -> None:
+    def _cancel(self, job: Job) -> None:
         with self._lock:
-            self._scheduler.cancel(ticket)
-            ticket.payload = None
+            if self._scheduler.cancel(job):
+                _release(job)
 
     # --- the worker thread -------------------------------------------------------------------------------------
 
     def _start_threads(self) -> None:
-        if self._worker is not None or self._closed:
+        if self._closed:
             return
         for lane, finish in self._finish.items():
             self._stages[lane] = Stage(f"niru-{lane}", finish, self._config, self._hand_back)
@@ -292,12 +271,12 @@ class Batcher:
             self._degraded = False
             self._remember(batch, outcomes)
             live = self._scheduler.complete(batch, outcomes, now)
-            items = [Encoded(ticket, _payload(ticket), vector) for ticket, vector in live]
-            ended = [] if self._stages else self._end([Finished(item, None, 0.0) for item in items], now)
-            ended += self._collect()
+            items = [Encoded(job, job.payload, vector) for job, vector in live] if self._stages else []
+            ended = self._collect()
+            if not self._stages:
+                ended += [each for job, vector in live for each in self._end(job, vector, None, 0.0, now)]
         hand_out(ended)
-        if self._stages:
-            self._pass_on(items)
+        self._pass_on(items)
         if self._closed:
             with self._lock:
                 self._wind_down()
@@ -326,20 +305,25 @@ class Batcher:
 
     def _pass_on(self, encoded: Sequence[Encoded]) -> None:
         """Give encoded items to the stage of their lane; where there is none, they are done."""
-        if not self._stages:
+        if encoded and not self._stages:
             self._hand_back([Finished(item, None, 0.0) for item in encoded])
         for lane, stage in self._stages.items():
-            items = [item for item in encoded if item.ticket.lane == lane]
+            items = [item for item in encoded if item.job.lane == lane]
             if items:
                 stage.put(items)
 
     def _hand_back(self, results: Sequence[Finished]) -> None:
         """End items that have been through everything."""
         with self._lock:
+            now = time.monotonic()
             if self._stages:
                 for item, _, _ in results:
-                    self._scheduler.finished(item.ticket.lane)
-            ended = self._end(results, time.monotonic())
+                    self._scheduler.finished(item.job.lane)
+            ended = [
+                each
+                for item, found, seconds in results
+                for each in self._end(item.job, item.vector, found, seconds, now)
+            ]
             self._wake_worker()  # a lane that paused for its stage may go on
             if self._closed:
                 self._calls.put("look")
@@ -399,28 +383,17 @@ class Batcher:
             self._idle = False
             self._work_came.release()
 
-    def _end(self, results: Sequence[Finished], now: float) -> list[Ending]:
-        ended: list[Ending] = []
-        for (ticket, _, vector), found, seconds in results:
-            caller = ticket.payload
-            if isinstance(found, NiruError):
-                done: Done | NiruError = found
-                live = self._scheduler.fail(ticket, found)
-            else:
-                done = Done(vector, found, _timings(ticket, seconds, now))
-                live = self._scheduler.deliver(ticket)
-            if live and isinstance(caller, Caller):
-                ended.append((caller, done))
-            ticket.payload = None
-        return ended
+    def _end(self, job: Job, vector: Vector, found: object, seconds: float, now: float) -> list[Ending]:
+        """End an item that has been through everything; nobody is to be told if it has ended otherwise meanwhile."""
+        if isinstance(found, NiruError):
+            return [_ending(job, found)] if self._scheduler.fail(job, found) else []
+        if not self._scheduler.deliver(job):
+            return []
+        queued, total = job.taken_at - job.accepted_at, now - job.accepted_at
+        return [_ending(job, Done(vector, found, Timings(queued, job.encoded_in, seconds, total)))]
 
     def _collect(self) -> list[Ending]:
-        ended: list[Ending] = []
-        for ticket, error in self._scheduler.collect():
-            if isinstance(ticket.payload, Caller):
-                ended.append((ticket.payload, error))
-            ticket.payload = None
-        return ended
+        return [_ending(job, error) for job, error in self._scheduler.collect()]
 
     def _wind_down(self) -> None:
         """Once closed and with nothing left to encode, let all threads end when they are done."""
@@ -437,21 +410,19 @@ def _started(run: Callable[[], None], name: str) -> threading.Thread:
     return thread
 
 
-def _is_gone(ticket: Ticket) -> bool:
-    return isinstance(ticket.payload, Caller) and ticket.payload.future.cancelled()
+def _is_gone(job: Job) -> bool:
+    return job.future.cancelled()
 
 
-def _payload(ticket: Ticket) -> object:
-    return ticket.payload.payload if isinstance(ticket.payload, Caller) else None
+def _ending(job: Job, outcome: Done | NiruError) -> Ending:
+    _release(job)
+    return Ending(job.future, job.outbox, outcome)
 
 
-def _timings(ticket: Ticket, finish: float, now: float) -> Timings:
-    return Timings(
-        queued=ticket.taken_at - ticket.accepted_at,
-        encode=ticket.encoded_in,
-        search=finish,
-        total=now - ticket.accepted_at,
-    )
+def _release(job: Job) -> None:
+    """Let go of what an ended item was about; its deadline may be kept for a while."""
+    job.payload = None
+    job.text = ""
 
 
 def _as_ours(err: BaseException) -> NiruError:
