@@ -440,13 +440,13 @@ async def cancellations(contender: Contender, scale: Scale, spec: Spec, flights:
 
 def _held() -> Figures:
     gc.collect()
-    tickets = [each for each in gc.get_objects() if type(each).__name__ == "Ticket"]
+    jobs = [each for each in gc.get_objects() if type(each).__name__ == "Job"]  # ours; nobody else has any
     futures = [each for each in gc.get_objects() if isinstance(each, asyncio.Future | concurrent.futures.Future)]
     me = psutil.Process()
     rss = sum(process.memory_info().rss for process in (me, *me.children(recursive=True)))
     return {
         "threads": me.num_threads(),
-        "tickets": sum(each.state != "ended" for each in tickets),
+        "tickets": sum(each.state != "ended" for each in jobs if hasattr(each, "state")),
         "futures": sum(not each.done() for each in futures),
         "tasks": len(asyncio.all_tasks()),
         "rss_mb": round(rss / 2**20, 1),

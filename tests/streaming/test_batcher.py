@@ -28,9 +28,9 @@ from niruhybrid.errors import (
     SupersededError,
 )
 from niruhybrid.ports import Encoder
-from niruhybrid.streaming.batcher import Batcher, Job
+from niruhybrid.streaming.batcher import Batcher
 from niruhybrid.streaming.callers import Done
-from niruhybrid.streaming.lanes import LaneName
+from niruhybrid.streaming.lanes import Job, LaneName
 from niruhybrid.testing import HashEncoder
 from niruhybrid.types import Vector
 from tests.streaming.conftest import WAIT, FaultyEncoder, GatedEncoder
@@ -74,6 +74,61 @@ def test_callers_share_the_batch_that_gathers_while_the_encoder_is_busy(make: Ma
     for future in (first, *others):
         assert result(future).vector.shape == (8,)
     assert [len(call) for call in gated.calls] == [1, 5]
+
+
+class Paced(HashEncoder):
+    """Takes its time, so that a batch is settled beside the next; a text with `hold` has its call wait for `gate`."""
+
+    def __init__(self) -> None:
+        super().__init__(8)
+        self.gate = threading.Event()
+        self.entered = threading.Semaphore(0)
+
+    def encode(self, texts: Sequence[str], /) -> Vector:
+        self.entered.release()
+        if any("hold" in text for text in texts):
+            assert self.gate.wait(WAIT)
+        rows = super().encode(texts)
+        threading.Event().wait(0.003)
+        if any("poison" in text for text in texts):
+            raise RuntimeError("the model met a text it can't bear")
+        return rows[:-1] if any("short" in text for text in texts) else rows
+
+
+def test_callers_are_told_while_the_next_batch_is_in_the_encoder(make: Made) -> None:
+    encoder = Paced()
+    batcher = make(encoder, batch_size=1)
+    first, second = batcher.start(job("first")), batcher.start(job("hold"))
+    assert result(first).vector.shape == (8,)
+    assert not second.done()
+    third = [batcher.start(job(f"third {number}")) for number in range(8)]
+    encoder.gate.set()
+    for future in (second, *third):
+        assert result(future).vector.shape == (8,)
+
+
+@pytest.mark.parametrize("bad", ["poison", "short"])
+def test_a_batch_settled_beside_the_next_is_split_all_the_same(make: Made, bad: str) -> None:
+    encoder = Paced()
+    batcher = make(encoder, batch_size=4)
+    encoder.gate.set()
+    texts = [*(f"{number}" for number in range(3)), f"{bad} 3", *(f"hold {number}" for number in range(4))]
+    futures = [batcher.start(job(text)) for text in texts]
+    wait(futures, WAIT)
+    assert [number for number, future in enumerate(futures) if future.exception() is not None] == [3]
+
+
+def test_closing_waits_for_a_batch_that_is_settled_beside_the_next(make: Made) -> None:
+    encoder = Paced()
+    batcher = make(encoder, batch_size=1, finish={"interactive": lambda items: [1] * len(items)})
+    first, second = batcher.start(job("first")), batcher.start(job("hold"))
+    encoder.entered.acquire(timeout=WAIT)
+    encoder.entered.acquire(timeout=WAIT)
+    batcher.close()
+    encoder.gate.set()
+    assert result(first).found == result(second).found == 1
+    batcher.close(WAIT)
+    assert not any(thread.is_alive() for thread in threading.enumerate() if thread.name.startswith("niru-enc"))
 
 
 def test_vectors_are_each_callers_own_and_read_only(make: Made) -> None:
@@ -356,14 +411,17 @@ def test_a_ready_vector_skips_the_encoder(make: Made, gated: GatedEncoder) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("pace", [0.0, 0.002])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_random_faults_cancellations_and_hangs_leave_no_future_pending_and_counters_equal(
-    make: Made, seed: int
+    make: Made, seed: int, pace: float
 ) -> None:
     release = threading.Event()
+    never = threading.Event()
 
     class Chaotic(HashEncoder):
         def encode(self, texts: Sequence[str], /) -> Vector:
+            never.wait(pace)  # what encoding takes: only batches of a slow encoder are settled beside the next
             joined = " ".join(texts)
             if "hang" in joined:
                 assert release.wait(WAIT)

@@ -16,8 +16,9 @@ from niruhybrid.errors import (
     QueueFullError,
     SupersededError,
 )
-from niruhybrid.streaming.lanes import Batch, LaneName, Ticket
-from niruhybrid.streaming.scheduler import ATTENTION, STALE, Scheduler
+from niruhybrid.streaming.capacity import STALE
+from niruhybrid.streaming.lanes import Batch, Job, LaneName
+from niruhybrid.streaming.scheduler import ATTENTION, Scheduler
 from niruhybrid.types import Vector
 
 ROW: Vector = np.array([1.0, 0.0], np.float32)
@@ -40,11 +41,11 @@ class Desk:
         tokens: int = 4,
         timeout: float | None = None,
         session: str | None = None,
-    ) -> Ticket:
+    ) -> Job:
         limit = self.config.processing_timeout if timeout is None else timeout
-        ticket = Ticket(lane, self.now + limit, self.now, text, session)
-        self.scheduler.offer(ticket, text, tokens)
-        return ticket
+        job = Job(text, lane, text, limit, None, session)
+        self.scheduler.offer(job, tokens, self.now)
+        return job
 
     def take(self) -> Batch:
         batch = self.scheduler.take(self.now)
@@ -54,11 +55,11 @@ class Desk:
     def encode(self, batch: Batch, seconds: float = 0.02) -> None:
         """Let a batch come back well, and end its items."""
         self.now += seconds
-        for ticket, _ in self.scheduler.complete(batch, [ROW] * len(batch.works), self.now):
-            assert self.scheduler.deliver(ticket)
+        for job, _ in self.scheduler.complete(batch, [ROW] * len(batch.works), self.now):
+            assert self.scheduler.deliver(job)
 
     def ended(self) -> dict[object, type[NiruError]]:
-        return {ticket.payload: type(error) for ticket, error in self.scheduler.collect()}
+        return {job.payload: type(error) for job, error in self.scheduler.collect()}
 
     def check(self) -> None:
         stats = self.scheduler.stats(self.now)
@@ -172,12 +173,12 @@ def test_bulk_batches_are_short_while_queries_are_about_and_full_otherwise() -> 
 
 def test_the_same_text_is_encoded_once_and_answers_everybody() -> None:
     desk = Desk(finishes=True)
-    tickets = [desk.offer("same"), desk.offer("same", "bulk"), desk.offer("other")]
+    jobs = [desk.offer("same"), desk.offer("same", "bulk"), desk.offer("other")]
     batch = desk.take()
-    tickets.append(desk.offer("same"))  # while it is being encoded
+    jobs.append(desk.offer("same"))  # while it is being encoded
     assert batch.texts == ["same", "other"]
     live = desk.scheduler.complete(batch, [ROW, ROW], desk.now)
-    assert {id(ticket) for ticket, _ in live} == {id(ticket) for ticket in tickets}
+    assert {id(job) for job, _ in live} == {id(job) for job in jobs}
     assert desk.scheduler.stats(desk.now).interactive.shared == 1
     desk.check()
 
@@ -379,9 +380,9 @@ def test_closing_ends_what_waits_and_refuses_the_rest() -> None:
 
 def test_a_cancelled_item_is_never_encoded() -> None:
     desk = Desk()
-    tickets = [desk.offer(name) for name in "abc"]
-    assert desk.scheduler.cancel(tickets[1])
-    assert not desk.scheduler.cancel(tickets[1])
+    jobs = [desk.offer(name) for name in "abc"]
+    assert desk.scheduler.cancel(jobs[1])
+    assert not desk.scheduler.cancel(jobs[1])
     assert desk.take().texts == ["a", "c"]
     assert desk.scheduler.stats(desk.now).interactive.cancelled == 1
     desk.check()
@@ -393,16 +394,16 @@ def test_a_text_is_encoded_while_anybody_wants_it() -> None:
     desk.scheduler.cancel(first)
     batch = desk.take()
     assert batch.texts == ["same"]
-    assert [ticket for ticket, _ in desk.scheduler.complete(batch, [ROW], desk.now)] == [second]
+    assert [job for job, _ in desk.scheduler.complete(batch, [ROW], desk.now)] == [second]
 
 
 def test_cancelling_in_flight_leaves_the_result() -> None:
     desk = Desk()
-    ticket = desk.offer("q")
+    job = desk.offer("q")
     batch = desk.take()
-    assert desk.scheduler.cancel(ticket)
+    assert desk.scheduler.cancel(job)
     assert desk.scheduler.complete(batch, [ROW], desk.now) == []
-    assert not desk.scheduler.deliver(ticket)
+    assert not desk.scheduler.deliver(job)
     desk.check()
 
 
@@ -475,6 +476,19 @@ def test_an_encode_hangs_from_hang_timeout_on(later: float, overdue: bool) -> No
     assert desk.scheduler.overdue(later) == ([batch] if overdue else [])
 
 
+def test_a_batch_that_is_back_does_not_hang_and_has_taken_what_it_took() -> None:
+    desk = Desk(now=0.0, hang_timeout=3.0)
+    desk.offer("q", timeout=9.0)
+    batch = desk.take()
+    batch.returned = 1.0
+    assert desk.scheduler.overdue(5.0) == []
+    assert desk.scheduler.next_due() == 9.0
+    assert desk.scheduler.busy
+    desk.encode(batch, 5.0)
+    assert desk.scheduler.stats(desk.now).interactive.batch.encode.sum == 1.0
+    assert not desk.scheduler.busy
+
+
 def test_giving_up_a_hung_batch_ends_its_items_and_the_next_is_taken() -> None:
     desk = Desk()
     desk.offer("stuck")
@@ -499,21 +513,21 @@ def test_a_lane_whose_stage_is_behind_pauses_and_the_other_goes_on() -> None:
     assert len(flying) == 8
     desk.offer("q")
     assert desk.take().texts == ["q"]
-    for ticket, _ in flying:
+    for job, _ in flying:
         desk.scheduler.finished("bulk")
-        desk.scheduler.deliver(ticket)
+        desk.scheduler.deliver(job)
     assert desk.take().lane == "bulk"
     desk.check()
 
 
 def test_an_item_with_a_vector_is_in_flight_at_once() -> None:
     desk = Desk(finishes=True)
-    ticket = Ticket("bulk", desk.now + 5, desk.now, "ready")
-    desk.scheduler.offer_ready(ticket)
-    assert ticket.state == "in_flight"
+    job = Job("ready", "bulk", "", 5.0, ROW)
+    desk.scheduler.offer(job, 0, desk.now)
+    assert job.state == "in_flight"
     assert desk.scheduler.take(desk.now) is None
     desk.scheduler.finished("bulk")
-    assert desk.scheduler.deliver(ticket)
+    assert desk.scheduler.deliver(job)
     desk.check()
 
 

@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import ClosedError, EncoderFailedError, OverloadedError
-from niruhybrid.streaming.lanes import Batch, LaneName, Ticket
+from niruhybrid.streaming.lanes import Batch, Job, LaneName
 from niruhybrid.streaming.scheduler import Scheduler
 from niruhybrid.types import Vector
 
@@ -27,21 +27,21 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler = Scheduler(config, finishes=True)
         self.now = 0
         self.closed = False
-        self.live: list[Ticket] = []
+        self.live: list[Job] = []
         self.ends: dict[int, str] = {}
         self.offered = self.refused = 0
         self.encoding: list[Batch] = []
-        self.finishing: list[Ticket] = []
-        self.kept: list[Ticket] = []  # so that no id is used twice
+        self.finishing: list[Job] = []
+        self.kept: list[Job] = []  # so that no id is used twice
 
-    def _end(self, ticket: Ticket, how: str) -> None:
-        assert id(ticket) not in self.ends, "ended twice"
-        self.ends[id(ticket)] = how
-        self.live.remove(ticket)
+    def _end(self, job: Job, how: str) -> None:
+        assert id(job) not in self.ends, "ended twice"
+        self.ends[id(job)] = how
+        self.live.remove(job)
 
     def _collect(self) -> None:
-        for ticket, error in self.scheduler.collect():
-            self._end(ticket, type(error).__name__)
+        for job, error in self.scheduler.collect():
+            self._end(job, type(error).__name__)
 
     @rule(
         lane=LANES,
@@ -51,33 +51,33 @@ class SchedulerMachine(RuleBasedStateMachine):
         session=st.sampled_from([None, None, "s", "t"]),
     )
     def offer(self, lane: LaneName, text: str, tokens: int, timeout: int, session: str | None) -> None:
-        ticket = Ticket(lane, self.now + timeout, self.now, text, session)
+        job = Job(text, lane, text, timeout, None, session)
         self.offered += 1
-        self.kept.append(ticket)
+        self.kept.append(job)
         try:
-            self.scheduler.offer(ticket, text, tokens)
+            self.scheduler.offer(job, tokens, self.now)
         except (OverloadedError, ClosedError) as err:
             self.refused += 1
             closed = isinstance(err, ClosedError)
             assert closed == self.closed  # either outcome is right at some time
             return
         assert not self.closed, "closed never accepts"
-        self.live.append(ticket)
+        self.live.append(job)
         self._collect()
 
     @rule(lane=LANES, timeout=st.integers(1, 9))
     def offer_ready(self, lane: LaneName, timeout: int) -> None:
-        ticket = Ticket(lane, self.now + timeout, self.now, "ready")
+        job = Job("ready", lane, "", timeout, ROW)
         self.offered += 1
-        self.kept.append(ticket)
+        self.kept.append(job)
         try:
-            self.scheduler.offer_ready(ticket)
+            self.scheduler.offer(job, 0, self.now)
         except (OverloadedError, ClosedError):
             self.refused += 1
             return
         assert not self.closed, "closed never accepts"
-        self.live.append(ticket)
-        self.finishing.append(ticket)
+        self.live.append(job)
+        self.finishing.append(job)
 
     @rule()
     def take(self) -> None:
@@ -90,10 +90,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert len(set(batch.texts)) == len(batch.texts)
         assert len(batch.works) == 1 or batch.tokens <= self.config.max_batch_tokens
         for work in batch.works:
-            assert work.tickets, "encoded for nobody"
-            for ticket in work.tickets:
-                assert ticket in self.live
-                assert ticket.deadline > self.now, "encoded past its deadline"
+            assert work.jobs, "encoded for nobody"
+            for job in work.jobs:
+                assert job in self.live
+                assert job.deadline > self.now, "encoded past its deadline"
 
     @precondition(lambda self: self.encoding)
     @rule(data=st.data())
@@ -101,9 +101,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         batch = self.encoding.pop(data.draw(st.integers(0, len(self.encoding) - 1)))
         outcomes = [ROW if data.draw(st.booleans()) else EncoderFailedError("poison") for _ in batch.works]
         live = self.scheduler.complete(batch, outcomes, self.now)
-        self.finishing += [ticket for ticket, _ in live]
-        assert all(ticket in self.live for ticket, _ in live)
+        self.finishing += [job for job, _ in live]
+        assert all(job in self.live for job, _ in live)
         self._collect()
+
+    @precondition(lambda self: self.encoding)
+    @rule(data=st.data())
+    def come_back(self, data: st.DataObject) -> None:
+        """The encoder is done with a batch; it is settled later, and hangs no more."""
+        batch = data.draw(st.sampled_from(self.encoding))
+        if batch.returned is None:
+            batch.returned = self.now
 
     @precondition(lambda self: self.encoding)
     @rule(memory=st.booleans())
@@ -117,19 +125,19 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.finishing)
     @rule(data=st.data(), well=st.booleans())
     def finish(self, data: st.DataObject, well: bool) -> None:
-        ticket = self.finishing.pop(data.draw(st.integers(0, len(self.finishing) - 1)))
-        self.scheduler.finished(ticket.lane)
-        ended = self.scheduler.deliver(ticket) if well else self.scheduler.fail(ticket, EncoderFailedError("late"))
-        assert ended == (ticket in self.live)
+        job = self.finishing.pop(data.draw(st.integers(0, len(self.finishing) - 1)))
+        self.scheduler.finished(job.lane)
+        ended = self.scheduler.deliver(job) if well else self.scheduler.fail(job, EncoderFailedError("late"))
+        assert ended == (job in self.live)
         if ended:
-            self._end(ticket, "finished")
+            self._end(job, "finished")
 
     @precondition(lambda self: self.live)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        ticket = data.draw(st.sampled_from(self.live))
-        assert self.scheduler.cancel(ticket)
-        self._end(ticket, "cancelled")
+        job = data.draw(st.sampled_from(self.live))
+        assert self.scheduler.cancel(job)
+        self._end(job, "cancelled")
 
     @rule(seconds=st.integers(1, 4))
     def pass_time(self, seconds: int) -> None:
@@ -137,10 +145,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler.expire(self.now)
         for batch in self.scheduler.overdue(self.now):
             assert self.now - batch.started >= self.config.hang_timeout
+            assert batch.returned is None, "given up though it is back"
             self.scheduler.give_up(batch, self.now)
             self.encoding.remove(batch)
         self._collect()
-        assert all(ticket.deadline > self.now for ticket in self.live), "past its deadline and alive"
+        assert all(job.deadline > self.now for job in self.live), "past its deadline and alive"
         due = self.scheduler.next_due()
         assert due is None or due > self.now
         assert due is not None or not self.live

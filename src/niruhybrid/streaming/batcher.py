@@ -1,8 +1,9 @@
 """The threads that run the scheduler against an encoder, for callers in any thread and on any event loop.
 
-One worker thread cuts a batch, encodes it and cuts the next, without asking anybody; a stage thread per lane searches
-or writes what was encoded; one alarm thread ends what is past its deadline and replaces a worker that hangs. All sleep
-until there is something to do. A caller is woken once, when its item has ended.
+One worker thread cuts a batch, encodes it and cuts the next, without asking anybody; one alarm thread settles what was
+encoded while the next is, ends what is past its deadline and replaces a worker that hangs; a stage thread per lane
+searches or writes what was encoded. All sleep until there is something to do. A caller is woken once, when its item
+has ended.
 """
 
 import asyncio
@@ -19,9 +20,9 @@ from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import EncoderFailedError, EncoderOutputError, NiruError
 from niruhybrid.ports import Encoder
 from niruhybrid.streaming.cache import CacheStats, VectorCache
-from niruhybrid.streaming.callers import Caller, Done, Ending, Outbox, hand_out
+from niruhybrid.streaming.callers import Done, Ending, Outbox, hand_out
 from niruhybrid.streaming.cost import estimate_tokens
-from niruhybrid.streaming.lanes import Batch, LaneName, Ticket
+from niruhybrid.streaming.lanes import Batch, Job, LaneName
 from niruhybrid.streaming.ledger import SchedulerStats
 from niruhybrid.streaming.retrying import with_retries
 from niruhybrid.streaming.rows import checked_rows
@@ -31,28 +32,19 @@ from niruhybrid.types import Timings, Vector
 
 __all__ = ("Batcher", "Job")
 
-_Call: TypeAlias = Literal["look", "close"] | list[Ending]
 _log = logging.getLogger(__name__)
 
+_QUICK = 0.001  # seconds; an encode that takes less is over before another thread has woken to help
 
-class Job(NamedTuple):
-    """An item handed in.
 
-    Attributes:
-        payload: what the stage after encoding works on: a query or a document.
-        lane: where it waits and is counted.
-        text: what is encoded.
-        timeout: seconds from now until it is given up.
-        vector: its vector, if it needs no encoding.
-        session: a newer job of the same session supersedes it; None for no session.
-    """
+class _Encoded(NamedTuple):
+    """A batch that the encoder is done with: the raw rows it returned, or what it raised."""
 
-    payload: object
-    lane: LaneName
-    text: str
-    timeout: float
-    vector: Vector | None = None
-    session: str | None = None
+    batch: Batch
+    outcome: object
+
+
+_Call: TypeAlias = Literal["look", "close"] | _Encoded
 
 
 class Batcher:
@@ -74,9 +66,11 @@ class Batcher:
         self._dim: int | None = getattr(encoder, "dimension", None)
         self._scheduler = Scheduler(config, finishes=bool(self._finish))
         self._lock = threading.Lock()
-        self._work_came = threading.Condition(self._lock)
+        self._work_came = threading.Lock()  # released to wake the worker, who alone acquires it
+        self._work_came.acquire()
+        self._idle = False  # whether the worker sleeps
+        self._settling = False  # whether the alarm thread has a batch to settle
         self._calls: SimpleQueue[_Call] = SimpleQueue()
-        self._idle_workers = 0
         self._alarm_at = -inf  # until the alarm thread first sleeps, nobody needs to wake it
         self._cache = VectorCache(config.cache_bytes)
         self._worker: threading.Thread | None = None
@@ -98,11 +92,12 @@ class Batcher:
             OverloadedError, ClosedError: it was refused.
         """
         future: Future[Done] = Future()
-        ticket = self._submit(job, Caller(job.payload, future, None))
+        job.future = future
+        self._submit(job)
 
         def take_back(done: "Future[Done]") -> None:
             if done.cancelled():
-                self._cancel(ticket)
+                self._cancel(job)
                 done.set_running_or_notify_cancel()  # those who wait for several futures are told too
 
         future.add_done_callback(take_back)
@@ -110,8 +105,8 @@ class Batcher:
 
     def start_here(self, job: Job) -> "asyncio.Future[Done]":
         """Hand in an item from a coroutine, as `start` does; the future belongs to the running event loop."""
-        ticket, future = self._begin_here(job)
-        future.add_done_callback(lambda done: self._cancel(ticket) if done.cancelled() else None)
+        future = self._begin_here(job)
+        future.add_done_callback(lambda done: self._cancel(job) if done.cancelled() else None)
         return future
 
     async def run(self, job: Job) -> Done:
@@ -121,11 +116,11 @@ class Batcher:
             OverloadedError, ClosedError: it was refused.
             NiruError: it was accepted and ended so.
         """
-        ticket, future = self._begin_here(job)
+        future = self._begin_here(job)
         try:
             return await future
         except asyncio.CancelledError:
-            self._cancel(ticket)
+            self._cancel(job)
             raise
 
     def refuse(self, lane: LaneName, reason: str) -> None:
@@ -157,7 +152,6 @@ class Batcher:
             self._closed = True
             self._scheduler.close()
             ended = self._collect()
-            self._work_came.notify_all()
             self._wind_down()
             threads = [thread for thread in (self._worker, self._alarm, *self._stages.values()) if thread is not None]
         hand_out(ended)
@@ -167,45 +161,42 @@ class Batcher:
 
     # --- at the door -------------------------------------------------------------------------------------------
 
-    def _begin_here(self, job: Job) -> "tuple[Ticket, asyncio.Future[Done]]":
+    def _begin_here(self, job: Job) -> "asyncio.Future[Done]":
         loop = asyncio.get_running_loop()
         outbox = self._outbox
         if outbox is None or outbox.loop is not loop:
             outbox = self._outbox = Outbox(loop)
-        future: asyncio.Future[Done] = loop.create_future()
-        return self._submit(job, Caller(job.payload, future, outbox)), future
+        job.outbox = outbox
+        future = job.future = loop.create_future()
+        self._submit(job)
+        return future
 
-    def _submit(self, job: Job, caller: Caller) -> Ticket:
-        now = time.monotonic()
-        ticket = Ticket(job.lane, now + job.timeout, now, caller, job.session)
+    def _submit(self, job: Job) -> None:
+        tokens = estimate_tokens(job.text, self._window)
         with self._lock:
-            self._start_threads()
-            vector = job.vector
-            if vector is None and job.lane == "interactive":
-                vector = self._cache.get(job.text)
-            if vector is None:
-                self._scheduler.offer(ticket, job.text, estimate_tokens(job.text, self._window))
-                if self._idle_workers:
-                    self._work_came.notify()
-            else:
-                self._scheduler.offer_ready(ticket)
-            if ticket.deadline < self._alarm_at:
+            if self._worker is None:
+                self._start_threads()
+            if job.vector is None and job.lane == "interactive":
+                job.vector = self._cache.get(job.text)
+            self._scheduler.offer(job, tokens, time.monotonic())
+            if job.vector is None and self._idle:
+                self._wake_worker()
+            if job.deadline < self._alarm_at:
                 self._calls.put("look")
             ended = self._collect()
-        if vector is not None:
-            self._pass_on([Encoded(ticket, job.payload, vector)])
+        if job.vector is not None:
+            self._pass_on([Encoded(job, job.payload, job.vector)])
         hand_out(ended)
-        return ticket
 
-    def _cancel(self, ticket: Ticket) -> None:
+    def _cancel(self, job: Job) -> None:
         with self._lock:
-            self._scheduler.cancel(ticket)
-            ticket.payload = None
+            if self._scheduler.cancel(job):
+                _release(job)
 
     # --- the worker thread -------------------------------------------------------------------------------------
 
     def _start_threads(self) -> None:
-        if self._worker is not None or self._closed:
+        if self._closed:
             return
         for lane, finish in self._finish.items():
             self._stages[lane] = Stage(f"niru-{lane}", finish, self._config, self._hand_back)
@@ -213,69 +204,96 @@ class Batcher:
         self._worker = _started(self._encode_batches, "niru-encoder")
 
     def _encode_batches(self) -> None:
-        ended: list[Ending] | None = []
-        while ended is not None and (batch := self._next_batch(ended)) is not None:
-            ended = self._settle(batch, self._encode(batch))
+        batch = self._next_batch()
+        while batch is not None:
+            encoded = self._encode(batch)
+            batch = self._following(encoded)
+            if batch is None:
+                if not self._settle(encoded):
+                    return  # given up as hung: another worker has taken over
+                batch = self._next_batch()
 
-    def _next_batch(self, ended: list[Ending]) -> Batch | None:
-        """Wait for a batch; None once the batcher is closed.
-
-        Callers of the batch before are told by the alarm thread while this one is encoded: they would only compete
-        with it for the interpreter. Without a next batch they are told at once.
-        """
+    def _next_batch(self) -> Batch | None:
+        """Wait for a batch; None once the batcher is closed and nothing can come any more."""
         while True:
             with self._lock:
-                batch = self._scheduler.take(time.monotonic(), _is_gone)
-                ended += self._collect()
-                if batch is not None and not self._closed:
-                    if batch.started + self._config.hang_timeout < self._alarm_at:
-                        self._calls.put("look")
-                    if ended:
-                        self._calls.put(ended)
-                        ended = []
-                elif batch is None and not ended:
-                    if self._closed:
-                        return None
-                    self._idle_workers += 1
-                    self._work_came.wait()
-                    self._idle_workers -= 1
+                batch = self._take()
+                ended = self._collect()
+                self._idle = batch is None and not ended
+                if self._idle and self._closed and not self._scheduler.busy:
+                    return None
             hand_out(ended)
-            ended = []
             if batch is not None:
                 return batch
+            if not ended:
+                self._work_came.acquire()
 
-    def _encode(self, batch: Batch) -> list[Vector | EncoderOutputError] | BaseException:
+    def _following(self, encoded: _Encoded) -> Batch | None:
+        """Take the next batch and leave the last one to the alarm thread, so that the encoder need not wait for it.
+
+        None where that wins nothing: nothing waits, so that a lone query is not handed around; the encoder is as quick
+        as the other thread would be; or that one is still busy with the batch before.
+        """
+        batch = encoded.batch
+        with self._lock:
+            now = batch.returned = time.monotonic()
+            late = batch not in self._scheduler.encoding
+            if late or self._settling or self._closed or now - batch.started < _QUICK:
+                return None
+            following = self._take()
+            if following is not None:
+                self._settling = True
+                self._calls.put(encoded)
+            return following
+
+    def _encode(self, batch: Batch) -> _Encoded:
         """Encode a batch; whatever goes wrong is returned, so that no error can end the thread."""
         try:
             raw = with_retries(self._config.retry, batch.deadline, lambda: self._encoder.encode(batch.texts))
-            rows = checked_rows(raw, len(batch.works), self._dim)
         except BaseException as err:  # noqa: BLE001  # an encoder may raise anything, SystemExit too
-            return err
-        if self._dim is None:
-            self._dim = next((row.size for row in rows if not isinstance(row, NiruError)), None)
-        return rows
+            return _Encoded(batch, err)
+        return _Encoded(batch, raw)
 
-    def _settle(self, batch: Batch, outcome: list[Vector | EncoderOutputError] | BaseException) -> list[Ending] | None:
-        """Note a batch's outcome; return who is to be told what, or None if the batch was given up meanwhile."""
+    # --- a batch that is back, in the worker's thread or the alarm's -----------------------------------------------
+
+    def _settle(self, encoded: _Encoded) -> bool:
+        """Note what became of a batch and tell its callers; False if it was given up meanwhile."""
+        batch, outcome = encoded.batch, self._checked(encoded)
         with self._lock:
             if batch not in self._scheduler.encoding:
-                return None
+                return False
             now = time.monotonic()
             if isinstance(outcome, BaseException) and self._scheduler.split(batch, outcome, now):
-                return []
+                self._wake_worker()
+                self._wind_down()
+                return True
             outcomes = [_as_ours(outcome)] if isinstance(outcome, BaseException) else outcome
             self._degraded = False
             self._remember(batch, outcomes)
             live = self._scheduler.complete(batch, outcomes, now)
+            items = [Encoded(job, job.payload, vector) for job, vector in live] if self._stages else []
             ended = self._collect()
-            encoded = [Encoded(ticket, _payload(ticket), vector) for ticket, vector in live]
             if not self._stages:
-                ended += self._end([Finished(item, None, 0.0) for item in encoded], now)
-        if self._stages:
-            self._pass_on(encoded)
-        with self._lock:
-            self._wind_down()
-        return ended
+                ended += [each for job, vector in live for each in self._end(job, vector, None, 0.0, now)]
+        hand_out(ended)
+        self._pass_on(items)
+        if self._closed:
+            with self._lock:
+                self._wind_down()
+        return True
+
+    def _checked(self, encoded: _Encoded) -> list[Vector | EncoderOutputError] | BaseException:
+        """Return the batch's rows, each checked, or what is wrong with the whole."""
+        batch, outcome = encoded
+        if isinstance(outcome, BaseException):
+            return outcome
+        try:
+            rows = checked_rows(outcome, len(batch.works), self._dim)
+        except BaseException as err:  # noqa: BLE001  # what an encoder returns may raise anything when it is read
+            return err
+        if self._dim is None:
+            self._dim = next((row.size for row in rows if not isinstance(row, NiruError)), None)
+        return rows
 
     def _remember(self, batch: Batch, outcomes: Sequence[Vector | NiruError]) -> None:
         """Keep the vectors of queries: people ask the same things."""
@@ -287,22 +305,26 @@ class Batcher:
 
     def _pass_on(self, encoded: Sequence[Encoded]) -> None:
         """Give encoded items to the stage of their lane; where there is none, they are done."""
-        if not self._stages:
+        if encoded and not self._stages:
             self._hand_back([Finished(item, None, 0.0) for item in encoded])
         for lane, stage in self._stages.items():
-            items = [item for item in encoded if item.ticket.lane == lane]
+            items = [item for item in encoded if item.job.lane == lane]
             if items:
                 stage.put(items)
 
     def _hand_back(self, results: Sequence[Finished]) -> None:
         """End items that have been through everything."""
         with self._lock:
+            now = time.monotonic()
             if self._stages:
                 for item, _, _ in results:
-                    self._scheduler.finished(item.ticket.lane)
-            ended = self._end(results, time.monotonic())
-            if self._idle_workers:
-                self._work_came.notify()  # a lane that paused for its stage may go on
+                    self._scheduler.finished(item.job.lane)
+            ended = [
+                each
+                for item, found, seconds in results
+                for each in self._end(item.job, item.vector, found, seconds, now)
+            ]
+            self._wake_worker()  # a lane that paused for its stage may go on
             if self._closed:
                 self._calls.put("look")
         hand_out(ended)
@@ -316,14 +338,16 @@ class Batcher:
                 call = self._calls.get(timeout=None if due == inf else max(0.0, due - time.monotonic()))
             except Empty:
                 continue
-            if call == "close":
-                self.close()
-            elif call != "look":
-                hand_out(call)
+            self._answer(call)
         while not self._calls.empty():
-            call = self._calls.get()
-            if isinstance(call, list):
-                hand_out(call)
+            self._answer(self._calls.get())
+
+    def _answer(self, call: _Call) -> None:
+        if call == "close":
+            self.close()
+        elif call != "look":
+            self._settle(call)
+            self._settling = False
 
     def _look(self) -> float | None:
         """Do what is due; return when the next thing will be, infinity for never, None when there is no more to do."""
@@ -348,35 +372,36 @@ class Batcher:
 
     # --- under the lock ----------------------------------------------------------------------------------------
 
-    def _end(self, results: Sequence[Finished], now: float) -> list[Ending]:
-        ended: list[Ending] = []
-        for (ticket, _, vector), found, seconds in results:
-            caller = ticket.payload
-            if isinstance(found, NiruError):
-                done: Done | NiruError = found
-                live = self._scheduler.fail(ticket, found)
-            else:
-                done = Done(vector, found, _timings(ticket, seconds, now))
-                live = self._scheduler.deliver(ticket)
-            if live and isinstance(caller, Caller):
-                ended.append((caller, done))
-            ticket.payload = None
-        return ended
+    def _take(self) -> Batch | None:
+        batch = self._scheduler.take(time.monotonic(), _is_gone)
+        if batch is not None and batch.started + self._config.hang_timeout < self._alarm_at:
+            self._calls.put("look")
+        return batch
+
+    def _wake_worker(self) -> None:
+        if self._idle:
+            self._idle = False
+            self._work_came.release()
+
+    def _end(self, job: Job, vector: Vector, found: object, seconds: float, now: float) -> list[Ending]:
+        """End an item that has been through everything; nobody is to be told if it has ended otherwise meanwhile."""
+        if isinstance(found, NiruError):
+            return [_ending(job, found)] if self._scheduler.fail(job, found) else []
+        if not self._scheduler.deliver(job):
+            return []
+        queued, total = job.taken_at - job.accepted_at, now - job.accepted_at
+        return [_ending(job, Done(vector, found, Timings(queued, job.encoded_in, seconds, total)))]
 
     def _collect(self) -> list[Ending]:
-        ended: list[Ending] = []
-        for ticket, error in self._scheduler.collect():
-            if isinstance(ticket.payload, Caller):
-                ended.append((ticket.payload, error))
-            ticket.payload = None
-        return ended
+        return [_ending(job, error) for job, error in self._scheduler.collect()]
 
     def _wind_down(self) -> None:
-        """Once closed and with nothing in the encoder, let the stages and the alarm end when they are empty."""
-        if self._closed and not self._scheduler.encoding:
+        """Once closed and with nothing left to encode, let all threads end when they are done."""
+        if self._closed and not self._scheduler.busy:
             for stage in self._stages.values():
                 stage.close()
             self._calls.put("look")
+            self._wake_worker()
 
 
 def _started(run: Callable[[], None], name: str) -> threading.Thread:
@@ -385,21 +410,19 @@ def _started(run: Callable[[], None], name: str) -> threading.Thread:
     return thread
 
 
-def _is_gone(ticket: Ticket) -> bool:
-    return isinstance(ticket.payload, Caller) and ticket.payload.future.cancelled()
+def _is_gone(job: Job) -> bool:
+    return job.future.cancelled()
 
 
-def _payload(ticket: Ticket) -> object:
-    return ticket.payload.payload if isinstance(ticket.payload, Caller) else None
+def _ending(job: Job, outcome: Done | NiruError) -> Ending:
+    _release(job)
+    return Ending(job.future, job.outbox, outcome)
 
 
-def _timings(ticket: Ticket, finish: float, now: float) -> Timings:
-    return Timings(
-        queued=ticket.taken_at - ticket.accepted_at,
-        encode=ticket.encoded_in,
-        search=finish,
-        total=now - ticket.accepted_at,
-    )
+def _release(job: Job) -> None:
+    """Let go of what an ended item was about; its deadline may be kept for a while."""
+    job.payload = None
+    job.text = ""
 
 
 def _as_ours(err: BaseException) -> NiruError:

@@ -6,13 +6,12 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from niruhybrid.errors import NiruError
 from niruhybrid.types import Timings, Vector
 
-__all__ = ("Caller", "Done", "Ending", "Outbox", "hand_out")
+__all__ = ("Done", "Ending", "Outbox", "hand_out")
 
 _log = logging.getLogger(__name__)
 
@@ -66,36 +65,33 @@ class Outbox:
             _set(*self._waiting.popleft())
 
 
-@dataclass(slots=True, eq=False)
-class Caller:
-    """Who waits for an item, and what for.
+class Ending(NamedTuple):
+    """Who is to be told what.
 
     Attributes:
-        payload: the query or document.
-        future: ends with the item.
+        future: what the caller waits for.
         outbox: where an event loop's future is told; None for a thread's.
+        outcome: the result, or the error it ends with.
     """
 
-    payload: object
     future: "Future[Done] | asyncio.Future[Done]"
     outbox: Outbox | None
-
-
-Ending: TypeAlias = tuple[Caller, Done | NiruError]
-"""Who is to be told what."""
+    outcome: Done | NiruError
 
 
 def hand_out(ended: Sequence[Ending]) -> None:
     """Tell callers how their items ended: those of one event loop all at once."""
-    outboxes: set[Outbox] = set()
-    for caller, outcome in ended:
-        if caller.outbox is None or isinstance(caller.future, Future):
-            _set(caller.future, outcome)
-        else:
-            caller.outbox.put(caller.future, outcome)
-            outboxes.add(caller.outbox)
-    for outbox in outboxes:
-        outbox.call()
+    called: Outbox | None = None
+    for future, outbox, outcome in ended:
+        if outbox is None or isinstance(future, Future):
+            _set(future, outcome)
+            continue
+        if called is not None and called is not outbox:
+            called.call()
+        called = outbox
+        outbox.put(future, outcome)
+    if called is not None:
+        called.call()
 
 
 def _set(future: "Future[Done] | asyncio.Future[Done]", outcome: Done | NiruError) -> None:

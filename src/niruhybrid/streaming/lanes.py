@@ -1,14 +1,19 @@
 """The texts that wait in one lane, in buckets of about equal length. Pure: no clock, no lock."""
 
+import asyncio
 from bisect import bisect_left
 from collections import OrderedDict, deque
+from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from niruhybrid.errors import NiruError
+from niruhybrid.streaming.callers import Done, Outbox
 from niruhybrid.streaming.ledger import LaneLedger
+from niruhybrid.types import Vector
 
-__all__ = ("Batch", "Ended", "Lane", "LaneName", "Ticket", "Work")
+__all__ = ("Batch", "Ended", "Job", "Lane", "LaneName", "Work")
 
 LaneName = Literal["interactive", "bulk"]
 """`interactive`: queries, somebody waits. `bulk`: generated data."""
@@ -44,42 +49,52 @@ _EDGES = (
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
-    """One accepted item, from the door to its end.
+class Job:
+    """One item, from the caller to its end.
 
     Attributes:
-        lane: where it is counted.
-        deadline: monotonic seconds at which it is given up.
+        payload: what the stage after encoding works on, a query or a document; let go of at the end.
+        lane: where it waits and is counted.
+        text: what is encoded; let go of at the end.
+        timeout: seconds from acceptance until it is given up.
+        vector: its vector, if it needs no encoding.
+        session: a newer job of the same session supersedes it; None for no session.
         accepted_at: monotonic seconds at which it was offered.
-        payload: what the shell wants back with it; cleared at the end.
-        session: the session whose latest query it is, or None.
+        deadline: monotonic seconds at which it is given up.
         taken_at: monotonic seconds at which its text was taken for encoding; `accepted_at` if it never waited.
         encoded_in: seconds its batch took to encode.
         state: `waiting`, `in_flight`, then `ended`.
         work: the text it waits for; None for an item that has its vector.
+        future: ends with the item; set by whoever hands it in.
+        outbox: where an event loop's future is told; None for a thread's.
     """
 
-    lane: LaneName
-    deadline: float
-    accepted_at: float
     payload: object
+    lane: LaneName
+    text: str
+    timeout: float
+    vector: Vector | None = None
     session: str | None = None
-    taken_at: float = 0.0
-    encoded_in: float = 0.0
-    state: Literal["waiting", "in_flight", "ended"] = "waiting"
-    work: "Work | None" = None
+    accepted_at: float = field(init=False)
+    deadline: float = field(init=False)
+    taken_at: float = field(init=False)
+    encoded_in: float = field(default=0.0, init=False)
+    state: Literal["waiting", "in_flight", "ended"] = field(default="waiting", init=False)
+    work: "Work | None" = field(default=None, init=False)
+    future: "Future[Done] | asyncio.Future[Done]" = field(init=False)
+    outbox: Outbox | None = field(default=None, init=False)
 
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """One text to be encoded, for one ticket or several.
+    """One text to be encoded, for one job or several.
 
     Attributes:
         text: what the encoder gets.
         tokens: estimated tokens.
         order: place in the order of arrival.
-        lane: the lane it waits in; that of its most urgent ticket.
-        tickets: the live tickets that want its vector.
+        lane: the lane it waits in; that of its most urgent job.
+        jobs: the live jobs that want its vector.
         split: the part of a failed batch that it waits in, or None.
         waiting: whether it is in a lane now; not so while it is being encoded, and afterwards.
     """
@@ -88,7 +103,7 @@ class Work:
     tokens: int
     order: int
     lane: LaneName
-    tickets: list[Ticket] = field(default_factory=list)
+    jobs: list[Job]
     split: "list[Work] | None" = None
     waiting: bool = False
 
@@ -99,15 +114,17 @@ class Batch:
 
     Attributes:
         lane: the lane they were cut from.
-        works: the texts, with their tickets.
+        works: the texts, with their jobs.
         tokens: estimated padded tokens: longest times texts.
         started: monotonic seconds at which it was taken.
+        returned: monotonic seconds at which the encoder was done with it; None while it is not.
     """
 
     lane: LaneName
     works: list[Work]
     tokens: int
     started: float
+    returned: float | None = None
 
     @property
     def texts(self) -> list[str]:
@@ -117,13 +134,13 @@ class Batch:
     @property
     def deadline(self) -> float:
         """When nobody waits for it any more, in monotonic seconds."""
-        return max((ticket.deadline for work in self.works for ticket in work.tickets), default=self.started)
+        return max((job.deadline for work in self.works for job in work.jobs), default=self.started)
 
 
 class Ended(NamedTuple):
     """An item that the scheduler gave up, and the error it ends with."""
 
-    ticket: Ticket
+    job: Job
     error: NiruError
 
 
@@ -192,12 +209,12 @@ class Lane:
         return min(heads, key=lambda work: work.order) if heads else None
 
     def oldest_accepted(self) -> float | None:
-        """Return when the longest-waiting ticket was accepted, or None."""
+        """Return when the longest-waiting job was accepted, or None."""
         heads = [part[0] for part in self._splits]
         head = self.oldest()
         if head is not None:
             heads.append(head)
-        return min((ticket.accepted_at for work in heads for ticket in work.tickets), default=None)
+        return min((job.accepted_at for work in heads for job in work.jobs), default=None)
 
     def cut(self, most: int, budget: int) -> tuple[list[Work], str]:
         """Take the next batch out of the lane: its oldest text, and those of about its length.
@@ -209,10 +226,7 @@ class Lane:
         Returns:
             The texts, at least one if any waits, and why the batch ends there: `split`, `count`, `tokens` or `drained`.
         """
-        if self._splits:
-            works, reason = list(self._splits[0]), "split"
-        else:
-            works, reason = self._fitting(most, budget)
+        works, reason = (list(self._splits[0]), "split") if self._splits else self._fitting(most, budget)
         for work in works:
             self.remove(work)
         return works, reason
@@ -223,16 +237,18 @@ class Lane:
             return [], "drained"
         works: list[Work] = []
         longest = 0
-        start = bisect_left(_EDGES, head.tokens)
-        for key in range(start, -1, -1):
-            for work in self._buckets.get(key, {}).values():
-                if 2 * work.tokens < longest:
-                    return works, "drained"
-                longest_then = max(longest, work.tokens)
-                if works and longest_then * (len(works) + 1) > budget:
-                    return works, "tokens"
-                works.append(work)
-                longest = longest_then
-                if len(works) == most:
-                    return works, "count"
+        for work in self._of_about_the_length(head):
+            if 2 * work.tokens < longest:
+                break
+            longest = max(longest, work.tokens)
+            if works and longest * (len(works) + 1) > budget:
+                return works, "tokens"
+            works.append(work)
+            if len(works) == most:
+                return works, "count"
         return works, "drained"
+
+    def _of_about_the_length(self, head: Work) -> Iterator[Work]:
+        """Yield the texts of a text's bucket, oldest first, then those of the next shorter buckets."""
+        for key in range(bisect_left(_EDGES, head.tokens), -1, -1):
+            yield from self._buckets.get(key, {}).values()

@@ -193,7 +193,8 @@ class LaneLedger:
         """Count an item's way from waiting to in flight."""
         self.waiting -= 1
         self.in_flight += 1
-        self._wait.add(waited)
+        self._wait.counts[bisect_left(BOUNDS, waited)] += 1
+        self._wait.sum += waited
 
     def dispatched(self, items: int, tokens: int, longest: int, reason: str) -> None:
         """Count a batch given to the encoder."""

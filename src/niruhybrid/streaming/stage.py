@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import NiruError, StoreError
-from niruhybrid.streaming.lanes import Ticket
+from niruhybrid.streaming.lanes import Job
 from niruhybrid.streaming.retrying import with_retries
 from niruhybrid.types import Vector
 
@@ -22,12 +22,12 @@ class Encoded(NamedTuple):
     """An item that has its vector.
 
     Attributes:
-        ticket: its place in the scheduler.
-        payload: the query or document.
+        job: the item.
+        payload: the query or document, kept while the stage works on it.
         vector: its embedding.
     """
 
-    ticket: Ticket
+    job: Job
     payload: object
     vector: Vector
 
@@ -97,9 +97,9 @@ class Stage:
             self._hand_back(self._finished(batch))
 
     def _finished(self, batch: list[Encoded]) -> list[Finished]:
-        wanted = [item for item in batch if item.ticket.state != "ended"]
+        wanted = [item for item in batch if item.job.state != "ended"]
         start = time.monotonic()
-        deadline = max((item.ticket.deadline for item in wanted), default=start)
+        deadline = max((item.job.deadline for item in wanted), default=start)
 
         def finish(items: Sequence[tuple[object, Vector]]) -> Sequence[object]:
             return with_retries(self._retry, deadline, lambda: self._finish(items))
@@ -107,7 +107,7 @@ class Stage:
         found = isolate(finish, [(item.payload, item.vector) for item in wanted])
         seconds = time.monotonic() - start
         results = [Finished(item, each, seconds) for item, each in zip(wanted, found, strict=True)]
-        given_up = [Finished(item, None, 0.0) for item in batch if item.ticket.state == "ended" and item not in wanted]
+        given_up = [Finished(item, None, 0.0) for item in batch if item.job.state == "ended" and item not in wanted]
         return results + given_up
 
 

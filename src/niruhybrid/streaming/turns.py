@@ -1,0 +1,52 @@
+"""Which lane is next: queries first, and bulk texts their share of encoder time while both wait. Pure."""
+
+from niruhybrid.config import StreamingConfig
+from niruhybrid.streaming.capacity import Capacity
+from niruhybrid.streaming.lanes import Lane
+
+__all__ = ("Turns",)
+
+
+class Turns:
+    """Takes turns between the lanes; bulk earns encoder time with every batch of queries that goes before it.
+
+    Args:
+        config: the share of bulk, and how far the stage after encoding may fall behind.
+        interactive: the lane of queries.
+        bulk: the lane of generated data.
+        capacity: what a batch costs.
+    """
+
+    __slots__ = ("_behind", "_bulk", "_bulk_was_last", "_capacity", "_credit", "_earned_each", "_interactive")
+
+    def __init__(self, config: StreamingConfig, interactive: Lane, bulk: Lane, capacity: Capacity) -> None:
+        self._interactive = interactive
+        self._bulk = bulk
+        self._capacity = capacity
+        self._behind = 4 * config.batch_size  # a lane whose stage has more to finish pauses
+        self._earned_each = config.bulk_share / (1.0 - config.bulk_share)  # seconds, by second of queries
+        self._credit = 0.0
+        self._bulk_was_last = False
+
+    def next(self) -> Lane | None:
+        """Return the lane to cut a batch from, or None if none has a text that may be encoded now."""
+        interactive, bulk = self._interactive, self._bulk
+        asked = interactive.works > 0 and interactive.finishing < self._behind
+        fed = bulk.works > 0 and bulk.finishing < self._behind
+        if not (asked and fed):
+            self._credit = 0.0
+            return interactive if asked else bulk if fed else None
+        price = self._price(bulk)
+        if self._credit >= price and not self._bulk_was_last:
+            self._credit -= price
+            return bulk
+        self._credit = min(self._credit + self._price(interactive) * self._earned_each, price)
+        return interactive
+
+    def took(self, lane: Lane) -> None:
+        """Take note that a batch was cut from a lane: bulk is never next twice while queries wait."""
+        self._bulk_was_last = lane is self._bulk
+
+    def _price(self, lane: Lane) -> float:
+        """Return the seconds that a lane's next batch should take."""
+        return max(self._capacity.model.seconds(min(lane.tokens, self._capacity.ceiling)), 1e-6)
