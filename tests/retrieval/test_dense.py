@@ -31,7 +31,15 @@ def all_of(index: DenseIndex) -> NDArray[np.bool_]:
 
 
 def search(index: DenseIndex, queries: Vector, limits: list[int]) -> list[dict[int, float]]:
-    return index.search(list(queries), limits, [all_of(index)] * len(limits))
+    return found(index, queries, limits, [all_of(index)] * len(limits))
+
+
+def found(
+    index: DenseIndex, queries: Vector, limits: list[int], allowed: list[NDArray[np.bool_]]
+) -> list[dict[int, float]]:
+    answers = index.search(list(queries), limits, allowed)
+    assert all(np.all(np.diff(slots) > 0) for slots, _ in answers)
+    return [dict(zip(slots.tolist(), scores.tolist(), strict=True)) for slots, scores in answers]
 
 
 def never() -> bool:
@@ -46,10 +54,10 @@ def test_a_search_returns_the_best_slots_of_each_query() -> None:
     queries = vectors(70, seed=1)
     exact = queries @ vectors(200).T
     limits = list(range(1, 71))
-    for found, scores, limit in zip(search(index_of(200), queries, limits), exact, limits, strict=True):
+    for seen, scores, limit in zip(search(index_of(200), queries, limits), exact, limits, strict=True):
         best = np.argsort(-scores)[:limit]
-        assert sorted(found) == sorted(best.tolist())
-        np.testing.assert_allclose([found[slot] for slot in best.tolist()], scores[best], rtol=1e-4, atol=1e-5)
+        assert sorted(seen) == sorted(best.tolist())
+        np.testing.assert_allclose([seen[slot] for slot in best.tolist()], scores[best], rtol=1e-4, atol=1e-5)
 
 
 def test_of_equal_scores_the_lower_slots_are_kept() -> None:
@@ -71,17 +79,17 @@ def test_an_abandoned_change_leaves_no_trace() -> None:
     before.changed(vectors(2, seed=6))
     kept = vectors(1, seed=7)
     after = before.changed(kept)
-    [found] = search(after, kept, [200])
-    assert len(found) == 102
-    assert found[101] == pytest.approx(float(kept[0] @ kept[0]), rel=1e-4)
+    [seen] = search(after, kept, [200])
+    assert len(seen) == 102
+    assert seen[101] == pytest.approx(float(kept[0] @ kept[0]), rel=1e-4)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.5])
 def test_what_is_not_allowed_is_not_found(share: float) -> None:
     index = index_of(400)
     some, others = np.random.default_rng(1).random((2, 400)) < share
-    found = index.search(list(vectors(3, seed=8)), [400] * 3, [some, others, some])
-    assert [sorted(one) for one in found] == [np.flatnonzero(may).tolist() for may in (some, others, some)]
+    answers = found(index, vectors(3, seed=8), [400] * 3, [some, others, some])
+    assert [sorted(one) for one in answers] == [np.flatnonzero(may).tolist() for may in (some, others, some)]
 
 
 @given(st.lists(st.integers(0, 40), max_size=12), st.integers(0, 3))
@@ -92,9 +100,9 @@ def test_any_history_of_changes_ranks_as_brute_force(steps: list[int], seed: int
         index, model = index.changed(fresh), np.concatenate((model, fresh))
     allowed = np.random.default_rng(seed).random(len(model)) < 0.6
     query = vectors(1, seed=99)
-    [found] = index.search(list(query), [1000], [allowed])
-    assert sorted(found) == np.flatnonzero(allowed).tolist()
-    for slot, score in found.items():
+    [seen] = found(index, query, [1000], [allowed])
+    assert sorted(seen) == np.flatnonzero(allowed).tolist()
+    for slot, score in seen.items():
         np.testing.assert_allclose(score, model[slot] @ query[0], rtol=1e-4, atol=1e-5)
 
 
@@ -111,10 +119,10 @@ def recall(index: DenseIndex, queries: Vector, allowed: NDArray[np.bool_]) -> fl
     """Return the share of the ten nearest that a search for 100 finds, each with its exact score."""
     hits = 0
     exact = np.where(allowed, queries @ index.vectors.items.T, -np.inf)
-    for found, scores in zip(index.search(list(queries), [100] * 50, [allowed] * 50), exact, strict=True):
-        assert len(found) == 100
-        assert all(abs(scores[slot] - score) < 1e-4 for slot, score in found.items())
-        hits += len(set(np.argsort(-scores)[:10].tolist()) & found.keys())
+    for seen, scores in zip(found(index, queries, [100] * 50, [allowed] * 50), exact, strict=True):
+        assert len(seen) == 100
+        assert all(abs(scores[slot] - score) < 1e-4 for slot, score in seen.items())
+        hits += len(set(np.argsort(-scores)[:10].tolist()) & seen.keys())
     return hits / 500
 
 

@@ -1,11 +1,22 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from niruhybrid.retrieval.fusion import convex, min_max, ranked, rrf, share_of_best, term_norm, weighted_sum
+from niruhybrid.retrieval.fusion import (
+    convex,
+    min_max,
+    ranked,
+    ranked_weighted_sum,
+    rrf,
+    share_of_best,
+    term_norm,
+    weighted_sum,
+)
 
 ROWS = st.integers(1, 30)
 COSINES = st.dictionaries(ROWS, st.floats(-1.0, 1.0, width=32))
@@ -29,6 +40,25 @@ def fuse(request: pytest.FixtureRequest) -> Callable[[Halves, Halves, float], Ha
 @given(dense=COSINES, lexical=BM25, weight=WEIGHTS)
 def test_fusion_keeps_every_row(formula: str, dense: Halves, lexical: Halves, weight: float) -> None:
     assert FORMULAS[formula](dense, lexical, weight).keys() == dense.keys() | lexical.keys()
+
+
+@given(dense=st.none() | COSINES, lexical=st.none() | BM25, weight=WEIGHTS, norm=st.floats(0.1, 40.0))
+def test_the_fast_form_of_the_weighted_sum_gives_the_same_numbers_in_the_same_order(
+    dense: Halves | None, lexical: Halves | None, weight: float, norm: float
+) -> None:
+    near, worded = (
+        None if half is None else {row: float(np.float32(half[row])) for row in half} for half in (dense, lexical)
+    )
+    rows, scores = ranked_weighted_sum(arrays(near), arrays(worded), weight, norm)
+    expected = ranked(weighted_sum(near, worded, weight, norm).items())
+    assert list(zip(rows.tolist(), scores.tolist(), strict=True)) == expected
+
+
+def arrays(half: Halves | None) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+    if half is None:
+        return None
+    rows = sorted(half)
+    return np.array(rows, np.int64), np.array([half[row] for row in rows], np.float32)
 
 
 @pytest.mark.parametrize("formula", SHARES)

@@ -1,6 +1,7 @@
 """Any history of changes, with upkeep begun and ended in between, shows the documents that are there."""
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -72,8 +73,14 @@ class SnapshotMachine(RuleBasedStateMachine):
         self.begun = None
         self.snapshot = made.followed_by(before, self.snapshot)
 
-    def found(self, slots: dict[int, float]) -> set[int]:
-        return {int(self.snapshot.rows.items[slot]) for slot in slots}
+    def near(self, row: int) -> dict[int, float]:
+        [(slots, scores)] = self.snapshot.dense.search([vector(row)], [1000], [self.snapshot.passing(None)])
+        return dict(zip(self.snapshot.rows.items[slots].tolist(), scores.tolist(), strict=True))
+
+    def having(self, *words: str) -> set[int]:
+        lexical = self.snapshot.lexical
+        [(slots, _)] = lexical.search([lexical.weighed(words)], [1000], [self.snapshot.passing(None)])
+        return set(self.snapshot.rows.items[slots].tolist())
 
     @invariant()
     def everything_is_found_in_every_way(self) -> None:
@@ -83,18 +90,12 @@ class SnapshotMachine(RuleBasedStateMachine):
         rows = snapshot.rows.items[live].tolist()
         assert dict(zip(rows, snapshot.owners.items[live].tolist(), strict=True)) == {r: owner(r) for r in self.rows}
         assert snapshot.passages or all(owner(row) == row for row in self.rows)
-        assert self.found(snapshot.lexical.search([["all"]], [1000], [live])[0]) == self.rows
-        assert self.found(snapshot.lexical.search([["third1", "lost"]], [1000], [live])[0]) == {
-            row for row in self.rows if row % 3 == 1
-        }
-        if self.rows:
-            [near] = snapshot.dense.search([vector(1)], [1000], [live])
-            assert self.found(near) == self.rows
-            row = min(self.rows)
-            assert (
-                max(snapshot.dense.search([vector(row)], [1000], [live])[0].values())
-                >= vector(row) @ vector(row) - 1e-4
-            )
+        assert self.having("all") == self.rows
+        assert self.having("third1", "lost") == {row for row in self.rows if row % 3 == 1}
+        for row in sorted(self.rows)[:1]:
+            near = self.near(row)
+            assert near.keys() == self.rows
+            assert near[row] == pytest.approx(float(vector(row) @ vector(row)), abs=1e-4)
         for wanted, passes in (
             ({"eq": {"lang": "sw"}}, lambda row: row % 3 == 1),
             ({"eq": {"lang": None}}, lambda row: row % 3 == 2),

@@ -135,7 +135,7 @@ def _taken_apart(snapshot: Snapshot) -> tuple[dict[str, Any], Arrays]:
     return facts, arrays
 
 
-_PART = ("terms", "starts", "slots", "counts", "table", "rough")
+_PART = ("terms", "starts", "slots", "counts", "table", "rough", "tops")
 _COLUMN = ("numbers", "slots", "codes")
 
 

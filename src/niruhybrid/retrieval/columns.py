@@ -151,17 +151,16 @@ class Columns:
                 return _mask(column.having([_value(item) for item in value]), size)
         return _mask(column.between(value), size)
 
-    def groups(self, field: str, slots: Iterable[int]) -> dict[int, int]:
-        """Return a number for each of the slots that have a single value in a field; those of one value share it."""
+    def groups(self, field: str, slots: NDArray[Any]) -> NDArray[Any]:
+        """Return a number for each of the slots, `(n,)`: those with one value in a field share it; -1 without one."""
         column = self._column(field)
         known = column.slots.items
-        asked = np.fromiter(slots, np.int64)
-        if not len(known) or not len(asked):
-            return {}
-        at = np.minimum(np.searchsorted(known, asked), len(known) - 1)
+        if not len(known) or not len(slots):
+            return np.full(len(slots), -1)
+        at = np.minimum(np.searchsorted(known, slots), len(known) - 1)
         codes = column.codes.items[at]
-        has = (known[at] == asked) & ~np.isin(codes, [column.values.get(none, -1) for none in _NOT_SINGLE])
-        return dict(zip(asked[has].tolist(), codes[has].tolist(), strict=True))
+        has = (known[at] == slots) & ~np.isin(codes, [column.values.get(none, -1) for none in _NOT_SINGLE])
+        return np.where(has, codes, -1)
 
     def _column(self, field: str) -> Column:
         return self.fields.get(field) or Column.empty()

@@ -17,7 +17,7 @@ from niruhybrid.retrieval.matching import best
 from niruhybrid.retrieval.sieve import Sieve, products
 from niruhybrid.types import Vector
 
-__all__ = ("DenseIndex",)
+__all__ = ("DenseIndex", "all_products")
 
 Slots = NDArray[np.int64]
 Allowed = NDArray[np.bool_]
@@ -27,7 +27,9 @@ EXACT = 16_384
 
 _TAIL, _TAIL_SHARE = 2048, 128  # newest vectors beside the sieve: so many, or a share of all
 _SPARSE = 4  # below a quarter it is cheaper to pick vectors than to pass over the others
-_SPARE = 1.25  # the sieve's order is not exact
+_SPARE, _SPARE_AT_LEAST = 1.25, 8  # candidates are found by rounded numbers
+_QUERIES = 32
+_ONE_THREAD = 200_000  # OpenBLAS uses one thread for up to 262,144 multiplications
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,66 +85,70 @@ class DenseIndex:
 
     def search(
         self, queries: Sequence[Vector], limits: Sequence[int], allowed: Sequence[Allowed]
-    ) -> list[dict[int, float]]:
+    ) -> list[tuple[Slots, Vector]]:
         """Find the nearest vectors.
 
         Args:
             queries: one `(dim,)` float32 each.
             limits: slots wanted for each query, at least 1.
-            allowed: for each, `(slots,)`, which may be found; False for those that are gone.
+            allowed: for each, `(slots,)`, which may be found; False for those that are gone. Queries that share one
+                should share the array.
 
         Returns:
-            For each query its `limit` best slots, or all there are, with their inner products; of equal ones the lower
-            slots.
+            For each query its `limit` best slots, ascending, or all there are, and their inner products; of equal ones
+            the lower slots.
         """
-        found: list[dict[int, float]] = [{} for _ in queries]
+        found: dict[int, tuple[Slots, Vector]] = {}
         for places, may in _alike(allowed):
-            asked = [np.ascontiguousarray(queries[at]) for at in places]
-            wanted = [limits[at] for at in places]
-            count = int(np.count_nonzero(may))
-            pick = self._likely if self.sieve and count > EXACT else self._exact
-            for at, candidates in zip(places, pick(asked, wanted, may), strict=True):
-                found[at] = candidates
-        return found
+            asked = np.ascontiguousarray([queries[at] for at in places])
+            wanted = int(max(limits[at] for at in places) * _SPARE) + _SPARE_AT_LEAST
+            for at, query, near in zip(places, asked, self._candidates(asked, wanted, may), strict=True):
+                found[at] = best(near, products(query, self.vectors.items, near), limits[at])
+        return [found[at] for at in range(len(queries))]
 
-    def _exact(self, queries: Sequence[Vector], limits: Sequence[int], allowed: Allowed) -> Iterable[dict[int, float]]:
-        slots = np.flatnonzero(allowed)
-        vectors = self.vectors.items
-        for query, limit in zip(queries, limits, strict=True):
-            if not len(slots):
-                yield {}
-            elif len(slots) * _SPARSE < len(vectors):
-                yield _best(slots, products(query, vectors, slots), limit)
-            else:
-                yield _best(slots, _all_products(query, vectors)[slots], limit)
-
-    def _likely(self, queries: Sequence[Vector], limits: Sequence[int], allowed: Allowed) -> Iterable[dict[int, float]]:
+    def _candidates(self, queries: Vector, wanted: int, allowed: Allowed) -> list[Slots]:
+        """Return slots for each query, `(m, dim)`, among which its `wanted` best are, or nearly so."""
         sieve = self.sieve
-        if sieve is None:
-            return
-        vectors, tail = self.vectors.items, np.flatnonzero(allowed[sieve.covered :])
-        wanted = int(max(limits) * _SPARE)
-        for query, limit, picked in zip(
-            queries, limits, sieve.search(np.array(queries), wanted, allowed[: sieve.covered]), strict=True
-        ):
-            old = picked[picked >= 0]
-            new = _all_products(query, vectors[sieve.covered :])[tail]
-            scores = np.concatenate((products(query, vectors, old), new))
-            yield _best(np.concatenate((old, tail + sieve.covered)), scores, limit)
+        if sieve is None or np.count_nonzero(allowed) <= EXACT:
+            return self._compared(queries, wanted, allowed)
+        found = sieve.search(queries, wanted, allowed[: sieve.covered])
+        if not self.unsieved:
+            return [slots[slots >= 0] for slots in found]
+        newest = self._compared(queries, wanted, allowed, sieve.covered)
+        return [np.concatenate((old[old >= 0], new)) for old, new in zip(found, newest, strict=True)]
+
+    def _compared(self, queries: Vector, wanted: int, allowed: Allowed, first: int = 0) -> list[Slots]:
+        """Return the slots of the `wanted` best vectors of those from `first` on, or of all."""
+        slots = np.flatnonzero(allowed[first:])
+        if len(slots) <= wanted:
+            return [slots + first] * len(queries)
+        vectors = self.vectors.items[first:]
+        if len(slots) * _SPARSE < len(vectors):
+            scores = np.array([products(query, vectors, slots) for query in queries])
+        else:
+            scores = all_products(queries, vectors)
+            scores = scores if len(slots) == len(vectors) else scores[:, slots]
+        return [best(slots, row, wanted)[0] + first for row in scores]
 
 
-def _all_products(query: Vector, vectors: Vector) -> Vector:
-    """Return the inner products of a query with every vector.
+def all_products(queries: Vector, vectors: Vector) -> Vector:
+    """Return the inner products of queries, `(m, dim)`, with every vector, `(n, dim)`, as `(m, n)`.
 
-    Not by a matrix product: its threads get into each other's way when searches do, and one query gains nothing.
+    In matrix products so small that the library behind them keeps to the caller's thread: its threads would get into
+    each other's way when searches do.
     """
-    scores: Vector = np.vecdot(vectors, query)
+    if len(queries) == 1:
+        alone: Vector = np.vecdot(vectors, queries[0])[None]
+        return alone
+    scores = np.empty((len(queries), len(vectors)), np.float32)
+    for start in range(0, len(queries), _QUERIES):
+        some = np.ascontiguousarray(queries[start : start + _QUERIES].T)
+        rows = max(1, _ONE_THREAD // some.size)
+        whole = len(vectors) // rows * rows
+        blocks = vectors[:whole].reshape(-1, rows, vectors.shape[1]) @ some
+        scores[start : start + _QUERIES, :whole] = blocks.reshape(whole, some.shape[1]).T
+        scores[start : start + _QUERIES, whole:] = (vectors[whole:] @ some).T
     return scores
-
-
-def _best(slots: Slots, scores: Vector, limit: int) -> dict[int, float]:
-    slots, scores = best(slots, scores, limit)
-    return dict(zip(slots.tolist(), scores.tolist(), strict=True))
 
 
 def _alike(allowed: Sequence[Allowed]) -> Iterable[tuple[list[int], Allowed]]:

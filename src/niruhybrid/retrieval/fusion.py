@@ -7,10 +7,16 @@ query; those of `convex` and `rrf` lie between 0 and 1 and can be compared withi
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-__all__ = ("convex", "min_max", "ranked", "rrf", "share_of_best", "term_norm", "weighted_sum")
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ("convex", "min_max", "ranked", "ranked_weighted_sum", "rrf", "share_of_best", "term_norm", "weighted_sum")
 
 Scores = Mapping[int, float]
+Half = tuple[NDArray[Any], NDArray[np.float32]]
+"""Rows, ascending, and their scores."""
 
 RRF_K = 60
 
@@ -43,6 +49,27 @@ def weighted_sum(dense: Scores | None, lexical: Scores | None, weight: float, no
         row: share * near.get(row, low) + (1.0 - share) * worded.get(row, 0.0) / norm
         for row in near.keys() | worded.keys()
     }
+
+
+def ranked_weighted_sum(
+    dense: Half | None, lexical: Half | None, weight: float, norm: float
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return `ranked` of `weighted_sum`, the same numbers, from arrays to arrays."""
+    nothing: Half = np.empty(0, np.intp), np.empty(0, np.float32)
+    share = 0.0 if dense is None else 1.0 if lexical is None else weight
+    near, worded = dense or nothing, lexical or nothing
+    scores = share * near[1].astype(np.float64)
+    words = (1.0 - share) * worded[1].astype(np.float64) / norm
+    if len(near[0]) and len(worded[0]):
+        at = np.minimum(np.searchsorted(near[0], worded[0]), len(near[0]) - 1)
+        both = near[0][at] == worded[0]
+        low = share * float(near[1].min())
+        scores[at[both]] += words[both]
+        rows, scores = np.append(near[0], worded[0][~both]), np.append(scores, low + words[~both])
+    else:
+        rows, scores = np.append(near[0], worded[0]), np.append(scores, words)
+    order = np.lexsort((rows, -scores))
+    return rows[order], scores[order]
 
 
 def term_norm(bounds: Iterable[float]) -> float:

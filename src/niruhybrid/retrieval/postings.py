@@ -52,6 +52,7 @@ class Postings:
         rough: `(c, documents)` uint8, saturation at `average` as a share of 255, rounded, but 1 at the least where the
             term is there.
         average: document length that `rough` was computed with.
+        tops: `(c,)` uint8, the highest number in each row of `rough`.
     """
 
     span: slice
@@ -63,6 +64,7 @@ class Postings:
     table: Ints
     rough: Ints
     average: float
+    tops: Ints
 
     @classmethod
     def of(cls, span: slice, entries: tuple[Ints, Ints, Ints], lengths: Floats, average: float) -> Self:
@@ -89,7 +91,8 @@ class Postings:
         common = {term: row for row, term in enumerate(terms[firsts[many]].tolist())}
         rare = np.repeat(~many, sizes)
         starts = np.append(0, np.cumsum(sizes[~many]))
-        return cls(span, terms[firsts[~many]], starts, slots[rare], counts[rare], common, table, rough, average)
+        tops = rough.max(axis=1, initial=0)
+        return cls(span, terms[firsts[~many]], starts, slots[rare], counts[rare], common, table, rough, average, tops)
 
     def __len__(self) -> int:
         return len(self.slots) + self.table.size

@@ -1,10 +1,14 @@
 """A batch of queries against one snapshot: both halves, their fusion, the best passage of each document. Pure."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
-from niruhybrid.retrieval import fusion
+from niruhybrid.retrieval.fusion import Half, ranked_weighted_sum
+from niruhybrid.retrieval.lexical import LexicalQuery
 from niruhybrid.retrieval.snapshot import Mask, Snapshot
 from niruhybrid.types import SearchRequest
 
@@ -18,6 +22,8 @@ _DEPTH_PER_HIT = 4
 _DEEPER = 4
 
 Best = list[tuple[int, float]]
+Depths = Mapping[int, int]
+Ints = NDArray[Any]
 
 
 def best_slots(snapshot: Snapshot, requests: Sequence[SearchRequest], dense_weight: float) -> list[Best]:
@@ -27,25 +33,21 @@ def best_slots(snapshot: Snapshot, requests: Sequence[SearchRequest], dense_weig
     """
     found: list[Best] = [[] for _ in requests]
     allowed = _allowed(snapshot, requests)
-    terms = [() if request.mode == "dense" else request.terms for request in requests]
-    norms = snapshot.lexical.norms(terms)
+    weighed = [snapshot.lexical.weighed(() if request.mode == "dense" else request.terms) for request in requests]
     depths = {at: max(_DEPTH, _DEPTH_PER_HIT * request.top_k) for at, request in enumerate(requests)}
     while depths:
-        asked = list(depths)
-        near = _dense(
-            snapshot, [requests[at] for at in asked], [depths[at] for at in asked], [allowed[at] for at in asked]
-        )
-        worded = snapshot.lexical.search(
-            [terms[at] for at in asked], [depths[at] for at in asked], [allowed[at] for at in asked]
-        )
-        for at, dense, lexical in zip(asked, near, worded, strict=True):
-            halves = (dense if _by_meaning(requests[at]) else None), (lexical if terms[at] else None)
-            best = fusion.ranked(fusion.weighted_sum(*halves, dense_weight, norms[at]).items())
-            found[at] = _one_of_each_document(snapshot, best)
-            depth, wanted = depths.pop(at), requests[at].top_k
-            if len(found[at]) < min(wanted, len(best)) and depth <= max(len(dense), len(lexical)):
-                depths[at] = depth * _DEEPER
-            found[at] = found[at][:wanted]
+        near = _dense(snapshot, requests, depths, allowed)
+        worded = _lexical(snapshot, weighed, depths, allowed)
+        deeper: dict[int, int] = {}
+        for at, depth in depths.items():
+            halves, wanted = (near.get(at), worded.get(at)), requests[at].top_k
+            slots, scores = ranked_weighted_sum(*halves, dense_weight, weighed[at].norm)
+            kept = _one_of_each_document(snapshot, slots)
+            best = kept[:wanted]
+            found[at] = list(zip(slots[best].tolist(), scores[best].tolist(), strict=True))
+            if len(kept) < min(wanted, len(slots)) and any(half and depth <= len(half[0]) for half in halves):
+                deeper[at] = depth * _DEEPER
+        depths = deeper
     return found
 
 
@@ -62,41 +64,38 @@ def _allowed(snapshot: Snapshot, requests: Sequence[SearchRequest]) -> list[Mask
 
 
 def _dense(
-    snapshot: Snapshot, requests: Sequence[SearchRequest], depths: Sequence[int], allowed: Sequence[Mask]
-) -> list[dict[int, float]]:
-    vectors = {at: request.vector for at, request in enumerate(requests) if _by_meaning(request)}
-    found = snapshot.dense.search(
-        [vector for vector in vectors.values() if vector is not None],
-        [depths[at] for at in vectors],
-        [allowed[at] for at in vectors],
+    snapshot: Snapshot, requests: Sequence[SearchRequest], depths: Depths, allowed: Sequence[Mask]
+) -> dict[int, Half]:
+    """Return what is near each request that goes by meaning."""
+    vectors = {at: requests[at].vector for at in depths if requests[at].mode != "lexical"}
+    asked = {at: vector for at, vector in vectors.items() if vector is not None}
+    found = snapshot.dense.search(list(asked.values()), [depths[at] for at in asked], [allowed[at] for at in asked])
+    return dict(zip(asked, found, strict=True))
+
+
+def _lexical(
+    snapshot: Snapshot, weighed: Sequence[LexicalQuery], depths: Depths, allowed: Sequence[Mask]
+) -> dict[int, Half]:
+    """Return what has words of each request that has any."""
+    asked = [at for at in depths if weighed[at].size]
+    found = snapshot.lexical.search(
+        [weighed[at] for at in asked], [depths[at] for at in asked], [allowed[at] for at in asked]
     )
-    by_place = dict(zip(vectors, found, strict=True))
-    return [by_place.get(at, {}) for at in range(len(requests))]
+    return dict(zip(asked, found, strict=True))
 
 
-def _by_meaning(request: SearchRequest) -> bool:
-    return request.vector is not None and request.mode != "lexical"
-
-
-def _one_of_each_document(snapshot: Snapshot, best: Best) -> Best:
-    """Keep the best passage of each document, then the best of those that share the metadata field."""
+def _one_of_each_document(snapshot: Snapshot, slots: Ints) -> Ints:
+    """Return the positions of the best passage of each document, then of those that share the metadata field."""
+    kept: Ints = np.arange(len(slots))
     if snapshot.passages:
-        slots = [slot for slot, _ in best]
-        best = _one_of_each(best, dict(zip(slots, snapshot.owners.items[slots].tolist(), strict=True)))
-    return _one_of_each(best, snapshot.columns.groups(GROUP_FIELD, (slot for slot, _ in best)))
-
-
-def _one_of_each(best: Best, groups: Mapping[int, int]) -> Best:
-    """Keep the first of each group, and those without."""
-    if not groups:
-        return best
-    seen: set[int] = set()
-    kept = []
-    for slot, score in best:
-        group = groups.get(slot)
-        if group is not None and group in seen:
-            continue
-        if group is not None:
-            seen.add(group)
-        kept.append((slot, score))
+        kept = _firsts(snapshot.owners.items[slots])
+    if GROUP_FIELD in snapshot.columns.fields:
+        kept = kept[_firsts(snapshot.columns.groups(GROUP_FIELD, slots[kept]))]
     return kept
+
+
+def _firsts(groups: Ints) -> Ints:
+    """Return the position of the first of each group, ascending; below 0 is none."""
+    alone = groups < 0
+    firsts: Ints = np.sort(np.unique(np.where(alone, -1 - np.arange(len(groups)), groups), return_index=True)[1])
+    return firsts

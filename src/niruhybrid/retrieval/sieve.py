@@ -55,7 +55,7 @@ class Sieve:
         chosen = np.random.default_rng(0).choice(sample, min(len(sample), cells * _SAMPLE), replace=False)
         dim = vectors.shape[1]
         with _one_thread():
-            kind, metric, residual = faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT, False
+            kind, metric, residual = faiss.ScalarQuantizer.QT_8bit_uniform, faiss.METRIC_INNER_PRODUCT, False
             index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(dim), dim, cells, kind, metric, residual)
             index.cp.niter, index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = _ROUNDS, _SAMPLE, 1
             index.train(vectors[np.sort(chosen)])
