@@ -159,6 +159,16 @@ class LexicalIndex:
         """
         return [self._best(query, limit, may) for query, limit, may in zip(queries, limits, allowed, strict=True)]
 
+    def weights(self, terms: Ints) -> Floats:
+        """Return how much each of many terms counts in a query that has it once, `(n,)`; -1 is an unknown term."""
+        size = int(max(len(self.frequencies), terms.max(initial=-1) + 1, self._journal.terms.items.max(initial=-1) + 1))
+        recent = self._journal.since(0)
+        have = np.bincount(recent.terms, np.where(recent.slots == _GONE, -1, 1), size + 1)  # the last is for -1
+        have[: len(self.frequencies)] += self.frequencies
+        at = have[terms]
+        weights: Floats = ((K1 + 1.0) * np.log1p((self.documents - at + 0.5) / (at + 0.5))).astype(np.float32)
+        return weights
+
     def merged(self, live: Allowed) -> Self:
         """Return the same index without a journal: it, and the parts that it has outgrown, become one part.
 

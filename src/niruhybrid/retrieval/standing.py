@@ -1,23 +1,36 @@
-"""Standing queries: who waits for what, and who is told of what has just become searchable."""
+"""Standing queries: who waits for what, and who is told of what has just become searchable.
+
+A thin shell: `panel` decides what matches, `quota` what of it is passed on. All of it happens in the thread that wrote,
+after its commit, while other threads write and search.
+"""
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import orjson
+from numpy.typing import NDArray
 
+from niruhybrid.errors import InvalidVectorError
 from niruhybrid.retrieval.columns import Columns
-from niruhybrid.retrieval.fusion import weighted_sum
+from niruhybrid.retrieval.panel import Pair, Panel
+from niruhybrid.retrieval.quota import Quotas
 from niruhybrid.retrieval.snapshot import Snapshot
-from niruhybrid.types import Document, Hit, IndexEntry, Match, StandingQuery, Vector
+from niruhybrid.types import Hit, IndexEntry, Match, StandingQuery, Vector
 
 __all__ = ("News", "StandingQueries")
 
 _log = logging.getLogger(__name__)
 
 Deliver = Callable[[Match], None]
+Mask = NDArray[np.bool_]
+
+_SLOWEST = 1.0  # seconds that a receiver may take
+_FEWEST_OVER, _OVER_SHARE = 1024, 2  # subscriptions that are over: so many, and half of all, are worth closing up
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,7 +38,7 @@ class News:
     """What one write has added.
 
     Attributes:
-        entries: the new passages, in the order of the last slots of `snapshot`.
+        entries: the new passages.
         vectors: `(n, dim)` float32, of each.
         terms: analysed terms of each.
         snapshot: the state after the write.
@@ -37,10 +50,11 @@ class News:
     snapshot: Snapshot
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Subscription:
     query: StandingQuery
     deliver: Deliver
+    over: bool = False
 
 
 class StandingQueries:
@@ -48,89 +62,177 @@ class StandingQueries:
 
     Args:
         dense_weight: weight of the dense half, as searches have it.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, dense_weight: float) -> None:
-        self._dense_weight = dense_weight
-        self._subscriptions: dict[int, _Subscription] = {}
-        self._next = 0
-        self._changing = threading.Lock()
+    def __init__(self, dense_weight: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._dimension: int | None = None
+        self._arrived: deque[_Subscription] = deque()  # not yet in the panel; what is in it belongs to `_turn`
         self._pending: deque[News] = deque()  # one for each thread that is writing, at the most
         self._turn = threading.RLock()
         self._telling = False
+        self._panel = Panel(dense_weight)
+        self._quotas = Quotas()
+        self._subscriptions: list[_Subscription] = []  # by slot
+        self._over = 0
 
-    def add(self, query: StandingQuery, deliver: Deliver) -> Callable[[], None]:
-        """Have `deliver` told of all that matches from now on; return what ends it."""
-        with self._changing:
-            number, self._next = self._next, self._next + 1
-            self._subscriptions[number] = _Subscription(query, deliver)
-        return lambda: self._end(number)
+    def add(self, query: StandingQuery, deliver: Deliver, dimension: int | None) -> Callable[[], None]:
+        """Have `deliver` told of all that matches from now on; return what ends it.
+
+        Args:
+            query: what is waited for.
+            deliver: see `ports.Store.subscribe`.
+            dimension: the store's; None while it has none, then the first standing query's.
+
+        Raises:
+            InvalidVectorError: the vector's length is not the dimension.
+        """
+        if query.vector is not None:
+            self._dimension = dimension or self._dimension or len(query.vector)
+            if query.vector.shape != (self._dimension,):
+                raise _other_dimension(query, self._dimension)
+        one = _Subscription(query, deliver)
+        self._arrived.append(one)
+        if self._turn.acquire(blocking=False):  # else whoever has it, or comes next, takes it in
+            try:
+                if not self._telling:
+                    self._settle()
+            finally:
+                self._turn.release()
+        return lambda: self._end(one)
 
     def note(self, news: News) -> None:
         """Keep what a write has added, until `tell`; to be called in the order of the writes."""
-        if self._subscriptions:
+        if self._arrived or len(self._subscriptions) > self._over:
             self._pending.append(news)
 
     def tell(self) -> None:
         """Deliver the matches of all that has been noted; those of the caller's own write are delivered on return.
 
-        A call from within `deliver` leaves its write to the call that is going on.
+        A call from within a receiver leaves its write to the call that is going on.
         """
+        if not self._pending:
+            return
         with self._turn:
             if self._telling:
                 return
             self._telling = True
             try:
                 while self._pending:
+                    self._settle()
                     self._tell(self._pending.popleft())
             finally:
                 self._telling = False
 
+    def _settle(self) -> None:
+        """Take in those who have arrived, and close up the slots of those who have gone, if these are many."""
+        if self._over > max(_FEWEST_OVER, len(self._subscriptions) // _OVER_SHARE):
+            kept = np.array([not one.over for one in self._subscriptions], np.bool_)
+            self._panel.compact(kept)
+            self._quotas.compact(kept)
+            self._subscriptions = [one for one, stays in zip(self._subscriptions, kept, strict=True) if stays]
+            self._over = sum(one.over for one in self._subscriptions)
+        while self._arrived:
+            one = self._arrived.popleft()
+            self._panel.add(one.query)
+            self._quotas.add(one.query.min_score, one.query.per_minute)
+            self._subscriptions.append(one)
+
     def _tell(self, news: News) -> None:
-        with self._changing:
-            subscriptions = list(self._subscriptions.items())
-        for number, one in subscriptions:
-            for hit in _hits(one.query, news, self._dense_weight):
-                try:
-                    one.deliver(Match(one.query.id, hit, news.snapshot.watermark))
-                except Exception:  # noqa: BLE001  # told once, here: neither the write nor others are to suffer
-                    _log.exception("standing_query_ended id=%s: its receiver raised", one.query.id)
-                    self._end(number)
-                    break
+        if self._dimension is not None and news.vectors.shape[1] != self._dimension:
+            self._end_foreign(news.vectors.shape[1])
+            return
+        now = self._clock()
+        least = self._quotas.least(now)
+        least[[slot for slot, one in enumerate(self._subscriptions) if one.over]] = np.inf
+        passing = _Passing(news.entries)
+        for pairs in self._panel.pairs(news.vectors, news.terms, news.snapshot.lexical, least):
+            for slot, found in _by_slot(pairs):
+                self._pass_on(slot, found, passing, news, now)
 
-    def _end(self, number: int) -> None:
-        with self._changing:
-            self._subscriptions.pop(number, None)
+    def _pass_on(self, slot: int, pairs: Sequence[Pair], passing: "_Passing", news: News, now: float) -> None:
+        """Deliver the best passage of each document, as far as filter and quota allow, in the order of the write."""
+        one = self._subscriptions[slot]
+        allowed = passing.of(one.query)
+        best: dict[str, Pair] = {}
+        for pair in sorted((pair for pair in pairs if allowed[pair.place]), key=lambda pair: (-pair.score, pair.place)):
+            best.setdefault(news.entries[pair.place].document.id, pair)
+        admitted = [pair for pair in best.values() if self._quotas.admit(slot, pair.score, now)]
+        for pair in sorted(admitted, key=lambda pair: pair.place):
+            if one.over:
+                return
+            hit = _hit(news.entries[pair.place], pair.score)
+            self._deliver(one, Match(one.query.id, hit, news.snapshot.watermark))
+
+    def _deliver(self, one: _Subscription, match: Match) -> None:
+        began = self._clock()
+        try:
+            one.deliver(match)
+        except Exception:  # noqa: BLE001  # told once, here: neither the write nor others are to suffer
+            _log.exception("standing_query_ended id=%s reason=raised", one.query.id)
+            self._end(one)
+            return
+        if (taken := self._clock() - began) > _SLOWEST:
+            _log.warning("standing_query_ended id=%s reason=slow seconds=%.1f", one.query.id, taken)
+            self._end(one)
+
+    def _end(self, one: _Subscription) -> None:
+        self._over += not one.over  # may count wrong between threads; nothing but upkeep goes by it
+        one.over = True
+
+    def _end_foreign(self, dimension: int) -> None:
+        """End the subscriptions that came before the store had a dimension, and guessed another."""
+        for one in self._subscriptions:
+            if one.query.vector is not None and not one.over:
+                _log.error("standing_query_ended id=%s reason=dimension store=%d", one.query.id, dimension)
+                self._end(one)
 
 
-def _hits(query: StandingQuery, news: News, dense_weight: float) -> Iterator[Hit]:
-    """Yield the best passage of each document that matches, in the order of the write."""
-    snapshot, count = news.snapshot, len(news.entries)
-    first = len(snapshot.rows) - count
-    allowed = np.zeros(len(snapshot.rows), np.bool_)
-    allowed[first:] = True
-    if query.filter is not None:
-        columns = Columns({}).changed(0, [entry.document.metadata for entry in news.entries])
-        allowed[first:] = columns.passing(query.filter, count)
-    terms = () if query.mode == "dense" else query.terms
-    near = None
-    if query.vector is not None and query.mode != "lexical":
-        cosines = np.vecdot(news.vectors, query.vector)
-        near = {first + n: float(cosine) for n, cosine in enumerate(cosines)}
-    [worded] = snapshot.lexical.search([terms], [count], [allowed])
-    [norm] = snapshot.lexical.norms([terms])
-    scores = weighted_sum(near, worded if terms else None, dense_weight, norm)
-    least = -np.inf if query.min_score is None else query.min_score
-    best: dict[str, tuple[float, int]] = {}
-    for slot, score in scores.items():
-        name = news.entries[slot - first].document.id
-        if allowed[slot] and score >= least and (score, -slot) > best.get(name, (-np.inf, 0)):
-            best[name] = (score, -slot)
-    for score, slot in best.values():
-        yield _hit(news.entries[-slot - first], score)
+class _Passing:
+    """Which passages of a batch filters let through: what `Columns` says, asked once per filter."""
+
+    def __init__(self, entries: Sequence[IndexEntry]) -> None:
+        self._entries = entries
+        self._columns: Columns | None = None
+        self._known: dict[bytes, Mask] = {}
+
+    def of(self, query: StandingQuery) -> Mask:
+        """Return which passages a query may be told of, `(n,)`."""
+        key = b"" if query.filter is None else orjson.dumps(query.filter)
+        if key not in self._known:
+            self._known[key] = self._passing(query)
+        return self._known[key]
+
+    def _passing(self, query: StandingQuery) -> Mask:
+        if query.filter is None:
+            return np.ones(len(self._entries), np.bool_)
+        if self._columns is None:
+            self._columns = Columns({}).changed(0, [entry.document.metadata for entry in self._entries])
+        return self._columns.passing(query.filter, len(self._entries))
+
+
+def _by_slot(pairs: Sequence[Pair]) -> Iterator[tuple[int, list[Pair]]]:
+    """Yield pairs, which come by ascending slot, one query at a time."""
+    group: list[Pair] = []
+    for pair in pairs:
+        if group and group[0].slot != pair.slot:
+            yield group[0].slot, group
+            group = []
+        group.append(pair)
+    if group:
+        yield group[0].slot, group
 
 
 def _hit(entry: IndexEntry, score: float) -> Hit:
-    document: Document = entry.document
+    document = entry.document
     span = (entry.start, entry.start + len(document.text))
     return Hit(document.id, 1, score, document.text, document.title, document.metadata, span)
+
+
+def _other_dimension(query: StandingQuery, dimension: int) -> InvalidVectorError:
+    shape = None if query.vector is None else query.vector.shape
+    return InvalidVectorError(
+        f"embedding of standing query {query.id!r} has shape {shape}, the store has dimension {dimension}: "
+        "use the model that the store was filled with"
+    )

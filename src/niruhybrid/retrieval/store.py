@@ -20,7 +20,7 @@ from niruhybrid.retrieval.log import Log
 from niruhybrid.retrieval.passages import whole
 from niruhybrid.retrieval.recovery import Checkpoints, Recovery, opened
 from niruhybrid.retrieval.search import best_slots
-from niruhybrid.retrieval.session import Record, Session
+from niruhybrid.retrieval.session import Record, Session, State
 from niruhybrid.retrieval.snapshot import Snapshot
 from niruhybrid.retrieval.standing import StandingQueries
 from niruhybrid.types import Document, Hit, IndexEntry, Match, SearchRequest, SearchResponse, StandingQuery
@@ -159,15 +159,14 @@ class EmbeddedStore:
             InvalidVectorError: the vector is not finite, or its dimension is not the store's.
             ClosedError: the store has been closed.
         """
-        with self._log.read() as session:
-            if query.vector is not None:
-                checked_matrix([query.vector], session.state.dimension)
-        return self._standing.add(query, deliver)
+        dimension = self._read_state().dimension
+        if query.vector is not None:
+            checked_matrix([query.vector], dimension)
+        return self._standing.add(query, deliver, dimension)
 
     def count(self) -> int:
         """Return how many documents there are."""
-        with self._log.read() as session:
-            return session.state.documents
+        return self._read_state().documents
 
     def ids(self) -> list[str]:
         """Return the ids of all documents, in no particular order."""
@@ -208,8 +207,11 @@ class EmbeddedStore:
                     return
 
     def _watermark(self) -> int:
+        return self._read_state().watermark
+
+    def _read_state(self) -> State:
         with self._log.read() as session:
-            return session.state.watermark
+            return session.state
 
 
 def _refuse_too_new(requests: Sequence[SearchRequest], watermark: int) -> None:

@@ -1,0 +1,72 @@
+"""The panel's bounds leave out no pair that the plain formula has: against brute force, and against the search."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from niruhybrid.config import StoreConfig
+from niruhybrid.retrieval import panel
+from niruhybrid.retrieval.lexical import LexicalIndex
+from niruhybrid.retrieval.panel import Pair, Panel
+from niruhybrid.retrieval.store import EmbeddedStore
+from niruhybrid.types import Document, IndexEntry, SearchRequest, StandingQuery, Vector
+
+WORDS = ["ash", "birch", "cedar", "fir", "oak", "pine"]
+TERMS = st.lists(st.sampled_from(WORDS), max_size=5)
+MODES = st.sampled_from(["hybrid", "dense", "lexical"])
+VECTORS = st.lists(st.integers(-4, 4), min_size=6, max_size=6).map(lambda numbers: np.array([*numbers, 1], np.float32))
+UNITS = VECTORS.map(lambda vector: vector / np.linalg.norm(vector))
+QUERIES = st.builds(StandingQuery, st.just("q"), st.none() | UNITS, TERMS, st.floats(0.0, 1.0, width=16), mode=MODES)
+DOCUMENTS = st.lists(st.tuples(UNITS, TERMS), min_size=1, max_size=6)
+
+
+@pytest.fixture(params=["all coordinates", "leading coordinates"])
+def _small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have few queries go the way of many."""
+    monkeypatch.setattr(panel, "_BLOCK", 3)
+    if request.param == "leading coordinates":
+        monkeypatch.setattr(panel, "_FULL", 2)
+        monkeypatch.setattr(panel, "_LEADING", 3)
+
+
+def searched(
+    queries: list[StandingQuery], earlier: list[tuple[Vector, list[str]]], batch: list[tuple[Vector, list[str]]]
+) -> dict[tuple[int, int], float]:
+    """Return the score that a search gives each new document that reaches a query's threshold."""
+    with EmbeddedStore(config=StoreConfig(dense_weight=0.7)) as store:
+        entries = [
+            IndexEntry(Document(f"d{n}", "x"), vector, terms) for n, (vector, terms) in enumerate(earlier + batch)
+        ]
+        store.upsert(entries)
+        requests = [SearchRequest(query.vector, query.terms, 1000, mode=query.mode) for query in queries]
+        found = {}
+        for slot, answer in enumerate(store.search(requests)):
+            for hit in answer.hits:
+                if (place := int(hit.id[1:]) - len(earlier)) >= 0:
+                    found[slot, place] = hit.score
+    return found
+
+
+@pytest.mark.usefixtures("_small")
+@settings(max_examples=60, deadline=None)
+@given(queries=st.lists(QUERIES, min_size=1, max_size=12), earlier=DOCUMENTS, batch=DOCUMENTS)
+def test_pairs_are_those_of_a_search(
+    queries: list[StandingQuery], earlier: list[tuple[Vector, list[str]]], batch: list[tuple[Vector, list[str]]]
+) -> None:
+    made = Panel(0.7)
+    for query in queries:
+        made.add(query)
+    lexical = LexicalIndex.of({}).changed({}, [terms for _, terms in earlier])
+    lexical = lexical.changed({}, [terms for _, terms in batch])
+    least = np.array([query.min_score for query in queries])
+    vectors = np.array([vector for vector, _ in batch])
+    found: list[Pair] = [
+        pair for pairs in made.pairs(vectors, [terms for _, terms in batch], lexical, least) for pair in pairs
+    ]
+    expected = searched(queries, earlier, batch)
+    got = {(pair.slot, pair.place): pair.score for pair in found}
+    for at, score in expected.items():
+        if abs(score - least[at[0]]) > 1e-5:  # rounding decides there
+            assert (at in got) == (score >= least[at[0]]), (at, score)
+    assert got == pytest.approx({at: expected[at] for at in got}, abs=1e-5)
