@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import stamina
-from tests.streaming.conftest import WAIT, FaultyEncoder, GatedEncoder
 
 from niruhybrid.config import RetryPolicy, StreamingConfig
 from niruhybrid.errors import (
@@ -34,6 +33,7 @@ from niruhybrid.streaming.callers import Done
 from niruhybrid.streaming.lanes import LaneName
 from niruhybrid.testing import HashEncoder
 from niruhybrid.types import Vector
+from tests.streaming.conftest import WAIT, FaultyEncoder, GatedEncoder
 
 Made = Any
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.streaming.conftest import WAIT, FaultyEncoder, GatedEncoder
 
 from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import (
@@ -38,6 +37,7 @@ from niruhybrid.types import (
     SearchResponse,
     Vector,
 )
+from tests.streaming.conftest import WAIT, FaultyEncoder, GatedEncoder
 
 
 class ListStore:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from niruhybrid.config import ServerConfig
 from niruhybrid.pipeline import Pipeline
-from niruhybrid.server import answers, operations, problems, schemas
+from niruhybrid.server import answers, data, operations, problems, schemas, subscriptions
 from niruhybrid.server.gate import Gate
 from niruhybrid.settings import library_version
 
@@ -53,7 +53,13 @@ def create_app(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]], config: S
         exception_handlers={HTTPException: _http_problem, Exception: _fault},
     )
     app.state.gate = gate
-    for paths in (answers.router(gate), operations.router(gate, lambda: schemas.openapi(app))):
+    rooms = (
+        answers.router(gate),
+        data.router(gate),
+        subscriptions.router(gate),
+        operations.router(gate, lambda: schemas.openapi(app)),
+    )
+    for paths in rooms:
         app.router.routes.extend(paths.routes)  # as they are: an included router's would be wrapped again
     return app
 
