@@ -108,6 +108,7 @@ class RequestError(Exception):
         code: a code of `PROBLEMS`.
         errors: what is wrong, field by field.
         headers: sent with the response.
+        retry_after: seconds after which a retry has a fair chance; None where nobody knows.
     """
 
     def __init__(
@@ -117,8 +118,10 @@ class RequestError(Exception):
         *,
         errors: Sequence[Mapping[str, str]] = (),
         headers: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(detail)
+        self.retry_after = retry_after
         self.code = code
         self.errors = errors
         self.headers = headers or {}
@@ -180,4 +183,5 @@ def _code(error: BaseException) -> str:
 
 def _retry_after(error: BaseException) -> int:
     """Return whole seconds, at least one: what `Retry-After` can say."""
-    return max(1, math.ceil(error.retry_after)) if isinstance(error, OverloadedError) else 1
+    seconds = error.retry_after if isinstance(error, OverloadedError | RequestError) else None
+    return max(1, math.ceil(seconds or 0))
