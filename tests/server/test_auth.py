@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from niruhybrid.errors import InvalidSettingError
 from niruhybrid.server.auth import TokenBucket, find_key, parse_keys
 
-SECRET = "correct-horse-battery"
+SECRET = "correct-horse-battery"  # noqa: S105  # of nobody
 
 
 def test_keys_are_read_with_names_scopes_and_secrets() -> None:

@@ -180,10 +180,8 @@ def test_each_request_is_logged_without_what_was_asked(
 
 def test_a_log_line_is_json_with_the_id_of_its_request() -> None:
     token = REQUEST_ID.set("mine-1")
-    try:
-        raise ValueError("inner\nlines")
-    except ValueError as err:
-        trace = (ValueError, err, err.__traceback__)
+    err = ValueError("inner\nlines")
+    trace = (ValueError, err, None)
     record = logging.LogRecord("niruhybrid", logging.ERROR, __file__, 1, "failed code=%s", ("internal",), trace)
     line = JsonFormatter().format(record)
     REQUEST_ID.reset(token)
