@@ -23,6 +23,7 @@ from typing import Any
 from _report import machine, percentile, write
 
 BATCH = 64
+JSON = "application/json"
 ASKED = count(1)
 
 
@@ -92,9 +93,7 @@ class Client:
     async def ask(self, question: str) -> Sample:
         """Ask one question and read its answer to the end."""
         body = json.dumps({"query": question, "top_k": 5}).encode()
-        head = (
-            f"POST /stream/query HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        )
+        head = f"POST /stream/query HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}"
         began = time.perf_counter()
         self._writer.write(head.encode() + b"\r\n\r\n" + body)
         status = await self._reader.readuntil(b"\r\n\r\n")

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import sys
 import time
@@ -33,6 +32,16 @@ __all__ = ("main",)
 
 _DEFAULT_URL = "http://127.0.0.1:8000"
 _REPORT_EVERY = 2.0
+_LEVELS = ("debug", "info", "warning", "error")
+_SERVE_SETTINGS = {
+    "store": "store.path",
+    "host": "server.host",
+    "port": "server.port",
+    "tls_cert": "server.tls_cert",
+    "tls_key": "server.tls_key",
+    "api_keys_file": "server.api_keys_file",
+    "model": "model",
+}
 _HELP = {"help_option_names": ["-h", "--help"]}
 
 
@@ -74,24 +83,37 @@ _model_option = click.option("--model", help="Folder or hub name of the encoder'
 @_store_option
 @click.option("--host", help="Address to listen on (127.0.0.1).")
 @click.option("--port", type=int, help="TCP port (8000); 0 takes a free one.")
+@click.option("--tls-cert", type=click.Path(dir_okay=False), help="Certificate chain; serves HTTPS.")
+@click.option("--tls-key", type=click.Path(dir_okay=False), help="Key of the certificate.")
+@click.option("--api-keys-file", type=click.Path(dir_okay=False), help="API keys, lines of name:read+write:secret.")
+@click.option("--workers", type=int, default=1, help="1: one process owns the store and the encoder.")
+@click.option("--log-json", is_flag=True, help="Log lines of JSON.")
+@click.option("--log-level", type=click.Choice(_LEVELS), default="info", help="debug shows each request (info).")
 @_model_option
 @click.pass_obj
 def serve(
     config: str | None,
+    /,
     *,
     paths: tuple[str, ...],
     demo: bool,
-    store: str | None,
-    host: str | None,
-    port: int | None,
-    model: str | None,
+    workers: int,
+    log_json: bool,
+    log_level: str,
+    **given: Any,
 ) -> None:
     """Answer queries over HTTP until Ctrl-C or SIGTERM."""
     if demo and paths:
         raise click.UsageError("--demo and --data can't be used together: choose one")
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    arguments = {"store.path": store, "server.host": host, "server.port": port, "model": model}
+    if workers != 1:
+        raise click.UsageError(
+            f"--workers is {workers}: a store belongs to one process, which uses every core by itself; "
+            "run more servers, each with a store of its own"
+        )
+    from niruhybrid.server import logs  # noqa: PLC0415  # heavy
+
+    logs.set_up(as_json=log_json, level=log_level.upper())
+    arguments = {_SERVE_SETTINGS[name]: value for name, value in given.items()}
     settings = load_settings(config, arguments=arguments)
     if demo and settings.store.path is None:
         from niruhybrid.demo import demo_store  # noqa: PLC0415  # only for this option
@@ -164,7 +186,8 @@ async def _serve(settings: Settings, paths: tuple[str, ...], *, demo: bool) -> N
 
     listener = run.listen(settings.server)
     host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "http" if settings.server.tls_cert is None else "https"
+    url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
     click.echo(f"niru {library_version()} listens on {url} and opens the model and the store")
     began = time.monotonic()
 

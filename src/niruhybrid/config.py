@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from niruhybrid.errors import InvalidSettingError
@@ -230,6 +230,16 @@ class ServerConfig:
         keep_alive: seconds of silence after which a stream sends a comment; above 0, to 3600.
         send_timeout: seconds a client may take to accept bytes before its stream is ended; above 0, to 3600.
         max_streams: streams open at once, the next is refused; 1 to 100,000.
+        api_keys: entries `name:scopes:secret`, see `niruhybrid.server.auth`; needed where `host` is not loopback.
+        api_keys_file: a file of such entries; None for none.
+        rate_limit: requests a second of each API key; 0 for no limit, to 1,000,000.
+        rate_burst: requests that may come at once; 1 to 1,000,000.
+        cors_origins: origins whose pages may ask, between blanks or commas; None for none, `*` for all.
+        allowed_hosts: names that the server goes by beside those of loopback, between blanks or commas.
+        tls_cert: file of the certificate chain; None for plain HTTP.
+        tls_key: file of its key; to be given with `tls_cert`.
+        max_subscribers: standing queries open at once, the next is refused; 0 to 100,000.
+        max_line_bytes: bytes of one line of NDJSON at the most; 1 to 2**31.
         log_events: events of one answer that are kept for its readers; 16 to 1,000,000.
         log_bytes: bytes of them; 1024 to 2**30. An answer that nobody reads waits when it has made as much.
         log_seconds: seconds an answer is kept after its end, for who lost the connection; 0 to 86,400.
@@ -249,6 +259,16 @@ class ServerConfig:
     keep_alive: float = 15.0
     send_timeout: float = 30.0
     max_streams: int = 1000
+    api_keys: str | None = field(default=None, repr=False)
+    api_keys_file: str | None = None
+    rate_limit: float = 0.0
+    rate_burst: int = 100
+    cors_origins: str | None = None
+    allowed_hosts: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    max_subscribers: int = 2000
+    max_line_bytes: int = 1_000_000
     log_events: int = 4096
     log_bytes: int = 262_144
     log_seconds: float = 60.0
@@ -265,6 +285,14 @@ class ServerConfig:
         _seconds("keep_alive", self.keep_alive, 1e-3, 3600.0)
         _seconds("send_timeout", self.send_timeout, 1e-3, 3600.0)
         _whole("max_streams", self.max_streams, 1, 100_000)
+        _seconds("rate_limit", self.rate_limit, 0.0, 1_000_000.0)
+        _whole("rate_burst", self.rate_burst, 1, 1_000_000)
+        if (self.tls_cert is None) is not (self.tls_key is None):
+            raise InvalidSettingError(
+                f"`tls_cert` is {self.tls_cert!r} and `tls_key` is {self.tls_key!r}: give both, or none of them"
+            )
+        _whole("max_subscribers", self.max_subscribers, 0, 100_000)
+        _whole("max_line_bytes", self.max_line_bytes, 1, 1 << 31)
         _whole("log_events", self.log_events, 16, 1_000_000)
         _whole("log_bytes", self.log_bytes, 1024, 1 << 30)
         _seconds("log_seconds", self.log_seconds, 0.0, 86_400.0)

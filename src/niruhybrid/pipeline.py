@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ from niruhybrid.errors import ClosedError, DeadlineExceededError, GenerationErro
 from niruhybrid.ports import Encoder, Generator, Store, TermEncoder
 from niruhybrid.settings import Settings
 from niruhybrid.streaming.stream_processor import AsyncStreamProcessor
+from niruhybrid.streaming.subscription import Subscription
 from niruhybrid.types import (
     DataResult,
     Document,
@@ -24,6 +25,7 @@ from niruhybrid.types import (
     QueryResult,
     SearchRequest,
     SearchResponse,
+    StandingQuery,
     StreamEvent,
     Token,
 )
@@ -101,6 +103,7 @@ class Pipeline:
         self._processor = AsyncStreamProcessor(encoder, store=store, config=self._streaming)
         self._answers = {"done": 0, "error": 0, "cancelled": 0}
         self._open_answers = 0
+        self._subscriptions: set[Subscription] = set()
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -198,6 +201,38 @@ class Pipeline:
         self._refuse_when_closed()
         return await self._processor.submit_query(query)
 
+    async def subscribe(
+        self, query: Query, *, min_score: float | None = None, per_minute: int | None = None
+    ) -> Subscription:
+        """Return an async iterator of the documents that match `query` from now on; close it when it is done with.
+
+        Args:
+            query: what is waited for: its text, `filter` and `mode`.
+            min_score: the score that a match must have; None leaves it to `per_minute`.
+            per_minute: matches in a minute at the most; None for no cap. One of the two is needed.
+
+        Raises:
+            InvalidSettingError: neither is given, or one is out of its range.
+            NiruError: the query can't be encoded, as in `stream`.
+        """
+        self._refuse_when_closed()
+        limits = StandingQuery(query.id, None, (), min_score, per_minute, query.filter, query.mode)  # refuses first
+        found = await self._processor.submit_query(replace(query, top_k=1, min_watermark=0, session=None))
+        standing = replace(limits, vector=found.vector, terms=self._terms(query.text))
+        self._refuse_when_closed()
+        subscription = await asyncio.to_thread(Subscription, self._store, standing, self._subscriptions.discard)
+        if self._closing is not None:
+            subscription.close()
+            self._refuse_when_closed()
+        self._subscriptions.add(subscription)
+        return subscription
+
+    async def watermark(self) -> int:
+        """Return the store's last write."""
+        self._refuse_when_closed()
+        [found] = await asyncio.to_thread(self._store.search, [SearchRequest(None, (), 1, mode="lexical")])
+        return found.watermark
+
     async def _worded(self, query: Query, searching: asyncio.Task[QueryResult]) -> SearchResponse | None:
         """Return what the words alone find, if they do so sooner than `searching` ends."""
         by_words = SearchRequest(
@@ -259,6 +294,8 @@ class Pipeline:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
+        for subscription in tuple(self._subscriptions):
+            subscription.close()
         try:
             await self._processor.aclose()
         finally:

@@ -201,7 +201,8 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(serving: Callable[..., An
     server = serving(send_timeout=0.1)
     with socket.create_connection((server.host, server.port), timeout=10) as client:
         client.sendall(
-            b"POST /stream/query HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{"
+            b"POST /stream/query HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 90\r\n\r\n{"
         )
         assert client.recv(4096).startswith(b"HTTP/1.1 408")
 
@@ -264,8 +265,8 @@ def ask(server: Any, *, receive_buffer: int | None = None) -> socket.socket:
     client.settimeout(10)
     client.connect((server.host, server.port))
     body = b'{"query": "json"}'
-    head = f"POST /stream/query HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    client.sendall(head.encode() + b"\r\n\r\n" + body)
+    head = "POST /stream/query HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     return client
 
 

@@ -26,6 +26,7 @@ def test_only_known_codes_have_a_status() -> None:
         "forbidden",
         "misdirected_request",
         "rate_limited",
+        "line_too_long",
         "not_found",
         "method_not_allowed",
         "request_timeout",

@@ -4,9 +4,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from niruhybrid.server import bodies, schemas
+from niruhybrid.server import bodies, bulk, schemas
 from niruhybrid.server.gate import Gate, owner_of
-from niruhybrid.server.routing import LeanRoute
+from niruhybrid.server.ndjson import LineRequest, numbered
+from niruhybrid.server.routing import LeanRoute, answered, described
 
 __all__ = ("router",)
 
@@ -18,6 +19,7 @@ def router(gate: Gate) -> APIRouter:
     paths = APIRouter(route_class=LeanRoute)
     _add_streamed(paths, gate)
     _add_resumed(paths, gate)
+    _add_plain(paths, gate)
     return paths
 
 
@@ -77,6 +79,41 @@ def _add_resumed(paths: APIRouter, gate: Gate) -> None:
         stream_id: str = request.path_params["stream_id"]
         last = request.headers.get("last-event-id", f"{stream_id}:0")
         return gate.resume(last, owner_of(request), stream_id)
+
+
+def _add_plain(paths: APIRouter, gate: Gate) -> None:
+    @paths.post(
+        "/query",
+        tags=["query"],
+        summary="Ask; the answer is one JSON object",
+        response_class=Response,
+        responses=described("Hits and answer.", "Result") | schemas.problem_responses(*_STREAMED, 502),
+        openapi_extra=schemas.json_body(schemas.PlainRequest),
+    )
+    async def post_plain(request: Request) -> Response:
+        """Answer a question as a whole. An answer that breaks off is an error, never part of one."""
+        pipeline = gate.pipeline()
+        asked = schemas.asked(schemas.PlainRequest, await bodies.in_body(request, gate.config), strict=True)
+        return answered(await bulk.result_of(pipeline, asked, gate.config.max_query_chars))
+
+    @paths.post(
+        "/stream/queries",
+        tags=["query"],
+        summary="Ask many questions, each answered as soon as it can be",
+        response_class=Response,
+        responses={**schemas.RESULTS, **schemas.problem_responses(400, 401, 403, 408, 413, 415, 429, 500, 503)},
+        openapi_extra=schemas.QUERIES_BODY,
+    )
+    async def post_queries(request: Request) -> Response:
+        """Take questions as lines of JSON, each as `POST /query` does, and answer them in lines of JSON.
+
+        Results come as they are ready and name the number of their line. A line that can't be used is reported and
+        passed over. No more is read than can be worked on.
+        """
+        pipeline = gate.pipeline()
+        lines = LineRequest(request, gate.config.max_line_bytes)
+        source = await numbered(request, lines, gate.config)
+        return gate.lines(bulk.results(pipeline, source, gate.config.max_query_chars), lines)
 
 
 def _resumed(request: Request, gate: Gate) -> Response | None:

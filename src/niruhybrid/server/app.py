@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 from niruhybrid.config import ServerConfig
 from niruhybrid.pipeline import Pipeline
-from niruhybrid.server import answers, operations, problems, schemas
+from niruhybrid.server import answers, data, operations, problems, schemas, subscriptions
+from niruhybrid.server.front import Front, configured_keys
 from niruhybrid.server.gate import Gate
 from niruhybrid.settings import library_version
 
@@ -29,8 +30,12 @@ def create_app(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]], config: S
 
     Args:
         pipeline: a running pipeline, or a function that opens one.
-        config: what is taken from one client; `host` and `port` are the caller's affair.
+        config: what is taken from whom. Its `host` says whether others can reach the server, and so need API keys.
+
+    Raises:
+        InvalidSettingError: the API keys can't be used, or are needed.
     """
+    configured_keys(config or ServerConfig())  # refuse now, not at the first request
     gate = Gate(_opener(pipeline), config or ServerConfig())
 
     @asynccontextmanager
@@ -53,7 +58,14 @@ def create_app(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]], config: S
         exception_handlers={HTTPException: _http_problem, Exception: _fault},
     )
     app.state.gate = gate
-    for paths in (answers.router(gate), operations.router(gate, lambda: schemas.openapi(app))):
+    app.add_middleware(Front, config=gate.config)
+    rooms = (
+        answers.router(gate),
+        data.router(gate),
+        subscriptions.router(gate),
+        operations.router(gate, lambda: schemas.openapi(app)),
+    )
+    for paths in rooms:
         app.router.routes.extend(paths.routes)  # as they are: an included router's would be wrapped again
     return app
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from niruhybrid.config import ServerConfig
 from niruhybrid.server.problems import RequestError
 
-__all__ = ("in_body", "in_url", "media_type", "read_body")
+__all__ = ("in_body", "in_url", "json_values", "media_type", "parsed", "read_body")
 
 _QUERY_STRING_FIELDS = 20
 
@@ -34,6 +34,21 @@ async def in_body(request: Request, config: ServerConfig) -> Mapping[str, Any]:
     if not isinstance(values, dict):
         raise RequestError("invalid_input", "the body is not a JSON object: send one")
     return values
+
+
+async def json_values(request: Request, config: ServerConfig) -> list[Any]:
+    """Return the values of a JSON array, or the one value that is not an array.
+
+    Raises:
+        RequestError: the body is of another type, too large, too slow or malformed.
+        ClientDisconnect: the client left.
+    """
+    if media_type(request) != "application/json":
+        raise RequestError(
+            "unsupported_media_type", "send lines of JSON as `application/x-ndjson`, or JSON as `application/json`"
+        )
+    values = parsed(await read_body(request, config))
+    return values if isinstance(values, list) else [values]
 
 
 def parsed(body: bytes) -> Any:

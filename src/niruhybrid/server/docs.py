@@ -13,7 +13,6 @@ __all__ = ("HEADERS", "page")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
 }
 _STYLE = """
 :root{color-scheme:light dark}
@@ -51,8 +50,8 @@ def _page(document: Mapping[str, Any]) -> Iterator[str]:
 def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator[str]:
     yield f'<h2><span class="method">{escape(method)}</span> <code>{escape(path)}</code></h2>'
     yield f"<p>{escape(operation.get('description', ''))}</p>"
-    if "requestBody" in operation:
-        yield f"<h3>Body</h3>{_fields(operation['requestBody']['content']['application/json']['schema'])}"
+    for media, body in operation.get("requestBody", {}).get("content", {}).items():
+        yield f"<h3>Body <code>{escape(media)}</code></h3>{_fields(body['schema'])}"
     if "parameters" in operation:
         fields = {item["name"]: item.get("schema", {"type": "object as JSON"}) for item in operation["parameters"]}
         yield f"<h3>Parameters</h3>{_fields({'properties': fields})}"
@@ -69,7 +68,7 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator
 def _fields(schema: Mapping[str, Any]) -> str:
     rows = (
         f"<tr><td><code>{escape(name)}</code><td>{escape(_type(field))}<td>{escape(field.get('description', ''))}"
-        for name, field in schema["properties"].items()
+        for name, field in schema.get("properties", {}).items()
     )
     return f"<table>{''.join(rows)}</table>"
 

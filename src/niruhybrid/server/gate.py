@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,12 +10,13 @@ from starlette.responses import Response
 from niruhybrid.config import ServerConfig
 from niruhybrid.pipeline import Pipeline
 from niruhybrid.server.event_log import position
+from niruhybrid.server.ndjson import LineRequest, LineStreamResponse
 from niruhybrid.server.problems import RequestError
 from niruhybrid.server.sse import STALE_ID, EventStreamResponse, stale
 from niruhybrid.server.streams import Stream, Streams
-from niruhybrid.types import Query
+from niruhybrid.types import Query, StreamEvent
 
-__all__ = ("ANONYMOUS", "Gate", "owner_of")
+__all__ = ("ANONYMOUS", "Gate", "owner_of", "require_write")
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,16 @@ def owner_of(request: Request) -> str:
     return owner
 
 
+def require_write(request: Request) -> None:
+    """Refuse who may only read.
+
+    Raises:
+        RequestError: the request's API key has not the scope `write`.
+    """
+    if "write" not in request.scope.get("niru.scopes", ("write",)):
+        raise RequestError("forbidden", "this API key may not write: use one with the scope `write`")
+
+
 class Gate:
     """Stands between requests and the pipeline: lets in what can be served, and sees every stream to its end.
 
@@ -40,6 +51,8 @@ class Gate:
     def __init__(self, open_pipeline: Callable[[], Awaitable[Pipeline]], config: ServerConfig) -> None:
         self.config = config
         self.streams = Streams(config)
+        self.subscriptions = Streams(config, config.max_subscribers)
+        self.uploads: set[LineStreamResponse] = set()
         self._open_pipeline = open_pipeline
         self._opening: asyncio.Task[Pipeline] | None = None
         self._draining = False
@@ -77,11 +90,23 @@ class Gate:
             RequestError: queries can't be taken.
             OverloadedError: too many streams are open.
         """
-        return self.follow(self.streams.start(self.pipeline().stream(query, progressive=progressive), owner))
+        events = self.pipeline().stream(query, progressive=progressive)
+        return self._follow(self.streams, self.streams.start(events, owner))
 
-    def follow(self, stream: Stream, after: int = 0) -> Response:
-        """Return the response that sends a stream's events after number `after`."""
-        return EventStreamResponse(stream, self.streams, send_timeout=self.config.send_timeout, after=after)
+    def subscribe(self, events: AsyncGenerator[StreamEvent, None], owner: str) -> Response:
+        """Return the response that streams the events of a standing query.
+
+        Raises:
+            OverloadedError: too many are open.
+        """
+        return self._follow(self.subscriptions, self.subscriptions.start(events, owner))
+
+    def lines(self, lines: AsyncGenerator[bytes, None], request: LineRequest) -> Response:
+        """Return the response that streams lines of JSON, while lines are read from `request`."""
+        return LineStreamResponse(lines, request, send_timeout=self.config.send_timeout, registry=self.uploads)
+
+    def _follow(self, streams: Streams, stream: Stream, after: int = 0) -> Response:
+        return EventStreamResponse(stream, streams, send_timeout=self.config.send_timeout, after=after)
 
     def resume(self, last_event_id: str, owner: str, stream_id: str | None = None) -> Response:
         """Return the response that goes on after an event.
@@ -106,23 +131,39 @@ class Gate:
         name, number = found
         if name == STALE_ID:
             return Response(status_code=204, headers=_NO_CONTENT)
-        stream = self.streams.find(name, owner)
+        streams = self.streams
+        stream = streams.find(name, owner)
+        if stream is None:
+            streams = self.subscriptions
+            stream = streams.find(name, owner)
         if stream is None or number > stream.log.last:
             return stale()
         if stream.ended and number == stream.log.last:
             return Response(status_code=204, headers=_NO_CONTENT)
-        self.streams.refuse_when_full()
-        return self.follow(stream, number)
+        streams.refuse_when_full()
+        return self._follow(streams, stream, number)
+
+    def can_resume(self, request: Request) -> bool:
+        """Whether a request names the last event of a subscription that can be gone on with."""
+        found = position(request.headers.get("last-event-id", ""))
+        if found is None:
+            return False
+        stream = self.subscriptions.find(found[0], owner_of(request))
+        return stream is not None and stream.log.first <= found[1] + 1 <= stream.log.last + 1 and not stream.ended
 
     def drain(self) -> None:
         """Take no more queries and end every open stream with a true `error` event."""
         self._draining = True
         self.streams.end_all(_shutting_down())
+        self.subscriptions.end_all(_shutting_down())
+        for upload in tuple(self.uploads):
+            upload.stop(_shutting_down())
 
     async def aclose(self) -> None:
         """Drain, and close the pipeline if there is one."""
         self.drain()
         await self.streams.aclose()
+        await self.subscriptions.aclose()
         if self._opening is None:
             return
         self._opening.cancel()

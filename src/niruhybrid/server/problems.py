@@ -47,6 +47,7 @@ PROBLEMS: Mapping[str, Kind] = {
     "method_not_allowed": Kind(405, "This method is not for this path"),
     "request_timeout": Kind(408, "The request took too long to arrive"),
     "body_too_large": Kind(413, "The body is too large"),
+    "line_too_long": Kind(413, "A line is too long"),
     "unsupported_media_type": Kind(415, "The body is of the wrong type"),
     "misdirected_request": Kind(421, "This server does not go by that name"),
     "rate_limited": Kind(429, "Too many requests with this API key"),
@@ -109,6 +110,7 @@ class RequestError(Exception):
         code: a code of `PROBLEMS`.
         errors: what is wrong, field by field.
         headers: sent with the response.
+        retry_after: seconds after which a retry has a fair chance; None where nobody knows.
     """
 
     def __init__(
@@ -118,8 +120,10 @@ class RequestError(Exception):
         *,
         errors: Sequence[Mapping[str, str]] = (),
         headers: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(detail)
+        self.retry_after = retry_after
         self.code = code
         self.errors = errors
         self.headers = headers or {}
@@ -181,4 +185,5 @@ def _code(error: BaseException) -> str:
 
 def _retry_after(error: BaseException) -> int:
     """Return whole seconds, at least one: what `Retry-After` can say."""
-    return max(1, math.ceil(error.retry_after)) if isinstance(error, OverloadedError) else 1
+    seconds = error.retry_after if isinstance(error, OverloadedError | RequestError) else None
+    return max(1, math.ceil(seconds or 0))

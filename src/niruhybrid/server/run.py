@@ -14,6 +14,7 @@ from niruhybrid.config import ServerConfig
 from niruhybrid.errors import InvalidSettingError
 from niruhybrid.pipeline import Pipeline
 from niruhybrid.server.app import create_app
+from niruhybrid.server.front import configured_keys
 from niruhybrid.server.gate import Gate
 
 __all__ = ("listen", "serve", "set_on_signal")
@@ -26,12 +27,14 @@ def listen(config: ServerConfig) -> socket.socket:
     """Return a listening socket; a connection on which a client takes no bytes for `send_timeout` is cut by the system.
 
     Raises:
-        InvalidSettingError: the address can't be listened on.
+        InvalidSettingError: the address can't be listened on, or not without API keys.
     """
+    configured_keys(config)
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # finds dead peers that send and never end
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(config.send_timeout * 1000)))
         listener.bind((config.host, config.port))
@@ -67,7 +70,7 @@ async def serve(
     with listener:
         app = create_app(open_pipeline, config)
         gate: Gate = app.state.gate
-        server = _Server(_server_config(app))
+        server = _Server(_server_config(app, config))
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         beside = asyncio.ensure_future(_beside(gate, when_ready))
         beside.add_done_callback(lambda done: stopping.set() if done.cancelled() or done.exception() else None)
@@ -87,9 +90,11 @@ async def serve(
         beside.result()
 
 
-def _server_config(app: FastAPI) -> uvicorn.Config:
+def _server_config(app: FastAPI, config: ServerConfig) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        ssl_certfile=config.tls_cert,
+        ssl_keyfile=config.tls_key,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 import orjson
@@ -11,9 +12,19 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, Field
 
 from niruhybrid.server import problems
-from niruhybrid.types import MAX_ID_CHARS, MAX_TOP_K, Query, SearchMode, checked_text
+from niruhybrid.types import MAX_ID_CHARS, MAX_TOP_K, Query, SearchMode, StandingQuery, checked_text
 
-__all__ = ("EVENT_STREAM", "QueryRequest", "StreamRequest", "asked", "openapi", "problem_responses", "query_of")
+__all__ = (
+    "EVENT_STREAM",
+    "PlainRequest",
+    "QueryRequest",
+    "StreamRequest",
+    "SubscribeRequest",
+    "asked",
+    "openapi",
+    "problem_responses",
+    "query_of",
+)
 
 MAX_WATERMARK = 2**63 - 1
 _SHOWN_ERRORS = 20
@@ -53,6 +64,29 @@ class StreamRequest(QueryRequest):
     ] = False
 
 
+class PlainRequest(QueryRequest):
+    """A question whose answer is wanted whole."""
+
+    answer: Annotated[bool, Field(description="Whether an answer is to be written; else only hits.")] = True
+
+
+class SubscribeRequest(BaseModel):
+    """A question that stays."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    query: Annotated[str, Field(min_length=1, description="What is waited for; not blank.")]
+    id: Annotated[Id | None, Field(description="Your name for it; one is made up without it.")] = None
+    min_score: Annotated[
+        float | None, Field(description="The score that a match must have. This or `per_minute` is needed.")
+    ] = None
+    per_minute: Annotated[
+        int | None, Field(ge=1, le=1_000_000, description="Matches in a minute at the most, the best of them.")
+    ] = None
+    filter: Annotated[dict[str, Any] | None, Field(description="What a document's metadata must say.")] = None
+    mode: Annotated[SearchMode, Field(description="What counts.")] = "hybrid"
+
+
 Asked = TypeVar("Asked", bound=BaseModel)
 
 
@@ -73,24 +107,33 @@ def asked(model: type[Asked], values: Mapping[str, Any], *, strict: bool) -> Ask
         raise _invalid(err) from err
 
 
-def query_of(request: QueryRequest, *, max_chars: int) -> Query:
+def query_of(request: QueryRequest | SubscribeRequest, *, max_chars: int) -> Query:
     """Return the query that a request asks.
 
     Raises:
         InvalidInputError: a value can't be used.
     """
     checked_text(request.query, what="query", max_chars=max_chars)
-    return Query(
-        id=request.id or uuid.uuid4().hex,
-        text=request.query,
+    query = Query(request.id or uuid.uuid4().hex, request.query, filter=request.filter, mode=request.mode)
+    if isinstance(request, SubscribeRequest):
+        return query
+    return replace(
+        query,
         top_k=request.top_k,
         metadata=request.metadata or {},
         timeout=request.timeout,
         session=request.session,
-        filter=request.filter,
-        mode=request.mode,
         min_watermark=request.min_watermark,
     )
+
+
+def standing_of(request: SubscribeRequest) -> StandingQuery:
+    """Return what a request waits for, not encoded yet.
+
+    Raises:
+        InvalidSettingError: neither a score nor a rate is given, or one is out of its range.
+    """
+    return StandingQuery("new", None, (), request.min_score, request.per_minute, request.filter, request.mode)
 
 
 def from_url(values: Mapping[str, str]) -> Mapping[str, Any]:
@@ -196,6 +239,71 @@ _COMPONENTS: dict[str, Any] = {
             },
         },
     },
+    "Hit": _HIT,
+    "Result": {
+        "type": "object",
+        "description": "A query's hits and, where one was wanted, its answer.",
+        "required": ["query_id", "hits", "watermark", "timings"],
+        "properties": {
+            "query_id": {"type": "string"},
+            "hits": {"type": "array", "items": _HIT},
+            "watermark": {"type": ["integer", "null"]},
+            "metadata": {"type": "object"},
+            "notes": {"type": "array", "items": {"type": "string"}},
+            "answer": {"type": "string"},
+            "finish_reason": {"type": "string"},
+            "timings": {"type": "object", "description": "Seconds.", "additionalProperties": {"type": "number"}},
+        },
+    },
+    "Document": {
+        "type": "object",
+        "required": ["id", "text", "title", "metadata"],
+        "properties": {
+            "id": {"type": "string"},
+            "text": {"type": "string"},
+            "title": {"type": "string"},
+            "metadata": {"type": "object"},
+        },
+    },
+    "Removed": {
+        "type": "object",
+        "required": ["id", "watermark"],
+        "properties": {"id": {"type": "string"}, "watermark": {"type": "integer", "minimum": 0}},
+    },
+    "Acknowledgement": {
+        "type": "object",
+        "description": "Of one line; line 0 is the summary, or the error that ended the stream.",
+        "required": ["line"],
+        "properties": {
+            "line": {"type": "integer", "minimum": 0},
+            "id": {"type": "string"},
+            "watermark": {"type": "integer", "description": "A search that sees this write sees the document."},
+            "notes": {"type": "array", "items": {"type": "string"}},
+            "error": {"$ref": "#/components/schemas/Problem"},
+            "done": {"type": "boolean"},
+            "stored": {"type": "integer"},
+            "answered": {"type": "integer"},
+            "failed": {"type": "integer"},
+        },
+    },
+    "SubscribedEvent": {
+        "type": "object",
+        "description": "event: subscribed. Once, first: every write after `watermark` is looked at.",
+        "required": ["query_id", "watermark"],
+        "properties": {"query_id": {"type": "string"}, "watermark": {"type": "integer"}},
+    },
+    "MatchEvent": {
+        "type": "object",
+        "description": "event: match. A document that has just become searchable.",
+        "required": ["query_id", "hit", "watermark"],
+        "properties": {"query_id": {"type": "string"}, "hit": _HIT, "watermark": {"type": "integer"}},
+    },
+    "DroppedEvent": {
+        "type": "object",
+        "description": "event: dropped. So many matches were given up, because they were not read in time.",
+        "required": ["query_id", "count"],
+        "properties": {"query_id": {"type": "string"}, "count": {"type": "integer", "minimum": 1}},
+    },
     "StaleEvent": {
         "type": "object",
         "description": "event: stale. The stream can't be gone on with; nothing follows.",
@@ -239,6 +347,63 @@ _ANSWER_EVENTS: dict[str, Any] = {
 }
 _ALL_SENT = {"description": "To who comes back with `Last-Event-ID`: that was the last event."}
 EVENT_STREAM: dict[int | str, dict[str, Any]] = {200: _ANSWER_EVENTS, 204: _ALL_SENT}
+
+NEWS_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": (
+            "Server-Sent Events, as for an answer: `subscribed` (SubscribedEvent) first and once, then `match` "
+            "(MatchEvent) and `dropped` (DroppedEvent) as they come, and `error` (ErrorEvent) when the server ends."
+        ),
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    },
+    204: _ALL_SENT,
+}
+
+ACKNOWLEDGEMENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A line of JSON (Acknowledgement) for each line that came, in their order, and a summary.",
+        "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+    }
+}
+RESULTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": (
+            "A line of JSON for each query, as it is answered: a Result with the number of its `line`, or an error "
+            "(Acknowledgement); and a summary."
+        ),
+        "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+    }
+}
+_LINES = {"schema": {"type": "string"}}
+_DOCUMENT_IN: dict[str, Any] = {
+    "type": "object",
+    "required": ["text"],
+    "additionalProperties": False,
+    "properties": {
+        "id": {"type": "string", "minLength": 1, "maxLength": MAX_ID_CHARS},
+        "text": {"type": "string", "minLength": 1},
+        "title": {"type": "string"},
+        "metadata": {"type": "object"},
+        "embedding": {"type": "array", "items": {"type": "number"}},
+        "timeout": {"type": "number", "exclusiveMinimum": 0},
+    },
+}
+DATA_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/x-ndjson": _LINES, "application/json": {"schema": {}}},
+    }
+}
+QUERIES_BODY: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"application/x-ndjson": _LINES, "application/json": {"schema": {}}}}
+}
+DATA_ID: dict[str, Any] = {
+    "name": "data_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "minLength": 1},
+    "description": "The document's id; it may have slashes.",
+}
 
 LAST_EVENT_ID: dict[str, Any] = {
     "name": "Last-Event-ID",

@@ -143,11 +143,12 @@ class Streams:
 
     Args:
         config: the bounds.
+        most: streams open at once; None takes `max_streams`.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, most: int | None = None) -> None:
         self._window = Window(config.log_events, config.log_bytes)
-        self._most = config.max_streams
+        self._most = config.max_streams if most is None else most
         self._grace = config.grace
         self._streams: dict[str, Stream] = {}
         self._making: set[Stream] = set()
@@ -190,7 +191,7 @@ class Streams:
         """
         if self.open >= self._most:
             raise OverloadedError(
-                f"{self._most} of {self._most} streams are open: try again, or raise `max_streams`", retry_after=1
+                f"{self.open} of {self._most} streams are open: try again, or raise the limit", retry_after=1
             )
 
     def find(self, stream_id: str, owner: str) -> Stream | None:

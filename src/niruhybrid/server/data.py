@@ -1,0 +1,135 @@
+"""The paths of generated data: taken while it is still being sent, read and removed by id."""
+
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from niruhybrid.pipeline import Pipeline
+from niruhybrid.server import problems, schemas
+from niruhybrid.server.gate import Gate, require_write
+from niruhybrid.server.ndjson import LineRequest, numbered, rendered
+from niruhybrid.server.problems import RequestError
+from niruhybrid.server.routing import LeanRoute, answered, described
+from niruhybrid.types import DataResult, Document, checked_id
+
+__all__ = ("router",)
+
+Numbered = AsyncIterator[tuple[int, Any]]
+
+
+def router(gate: Gate) -> APIRouter:
+    """Return the paths of data."""
+    paths = APIRouter(route_class=LeanRoute)
+    _add_stream(paths, gate)
+    _add_single(paths, gate)
+    return paths
+
+
+def _add_stream(paths: APIRouter, gate: Gate) -> None:
+    @paths.post(
+        "/stream/data",
+        tags=["data"],
+        summary="Add documents; each is acknowledged when it is searchable and kept",
+        response_class=Response,
+        responses={
+            **schemas.ACKNOWLEDGEMENTS,
+            **schemas.problem_responses(400, 401, 403, 408, 413, 415, 429, 500, 503),
+        },
+        openapi_extra=schemas.DATA_BODY,
+    )
+    async def post_data(request: Request) -> Response:
+        """Take documents as lines of JSON while they are being sent, or one document or an array of them as JSON.
+
+        A document is a string, or an object with `text` and perhaps `id`, `title`, `metadata`, `embedding` and
+        `timeout`. Lines are acknowledged by their number as micro-batches commit. One that can't be used is reported
+        and passed over. What was acknowledged is kept, whatever becomes of the connection.
+        """
+        require_write(request)
+        pipeline = gate.pipeline()
+        lines = LineRequest(request, gate.config.max_line_bytes)
+        source = await numbered(request, lines, gate.config)
+        return gate.lines(_acknowledged(pipeline, source), lines)
+
+
+async def _acknowledged(pipeline: Pipeline, source: Numbered) -> AsyncGenerator[bytes, None]:
+    """Store what comes; yield an acknowledgement for each line, in their order, and a summary."""
+    pending: deque[tuple[int, RequestError | None]] = deque()
+    stored = failed = watermark = 0
+    async for result in pipeline.ingest(_noted(source, pending.append)):
+        number, refusal = pending.popleft()
+        if refusal is None and result.error is None:
+            stored += 1
+            watermark = result.watermark or watermark
+        else:
+            failed += 1
+        yield rendered(_acknowledgement(number, result, refusal))
+    yield rendered({"line": 0, "done": True, "stored": stored, "failed": failed, "watermark": watermark})
+
+
+async def _noted(source: Numbered, note: Callable[[tuple[int, RequestError | None]], None]) -> AsyncIterator[Any]:
+    """Yield what the lines say, having noted their numbers; in place of one that can't be read, None, which is none."""
+    async for number, value in source:
+        refusal = value if isinstance(value, RequestError) else None
+        note((number, refusal))
+        yield value if refusal is None else None
+
+
+def _acknowledgement(number: int, result: DataResult, refusal: RequestError | None) -> dict[str, Any]:
+    error = refusal or result.error
+    if error is not None:
+        known = {} if refusal is not None else {"id": result.id}
+        return {"line": number, **known, "error": problems.details(error)}
+    notes = {"notes": list(result.notes)} if result.notes else {}
+    return {"line": number, "id": result.id, "watermark": result.watermark, **notes}
+
+
+def _add_single(paths: APIRouter, gate: Gate) -> None:
+    @paths.get(
+        "/data/{data_id:path}",  # noqa: FAST003  # the endpoint takes the request
+        tags=["data"],
+        summary="Read a document",
+        response_class=Response,
+        responses=described("The document.", "Document") | schemas.problem_responses(401, 403, 404, 422, 429, 503),
+        openapi_extra={"parameters": [schemas.DATA_ID]},
+    )
+    async def get_data(request: Request) -> Response:
+        """Return a document by its id."""
+        data_id = checked_id(request.path_params["data_id"])
+        [document] = await gate.pipeline().get([data_id])
+        if document is None:
+            raise _unknown()
+        return answered(_shown(document))
+
+    @paths.delete(
+        "/data/{data_id:path}",  # noqa: FAST003  # the endpoint takes the request
+        tags=["data"],
+        summary="Remove a document",
+        response_class=Response,
+        responses=described("It is removed.", "Removed") | schemas.problem_responses(401, 403, 404, 422, 429, 503, 507),
+        openapi_extra={"parameters": [schemas.DATA_ID]},
+    )
+    async def delete_data(request: Request) -> Response:
+        """Remove a document by its id; the next query does not find it."""
+        require_write(request)
+        data_id = checked_id(request.path_params["data_id"])
+        removed, watermark = await gate.pipeline().delete([data_id])
+        if not removed:
+            raise _unknown()
+        return answered({"id": data_id, "watermark": watermark})
+
+
+def _shown(document: Document) -> dict[str, Any]:
+    return {
+        "id": document.id,
+        "text": document.text,
+        "title": document.title,
+        "metadata": dict(document.metadata),
+    }
+
+
+def _unknown() -> RequestError:
+    return RequestError("not_found", "there is no document with this id")
