@@ -165,7 +165,19 @@ def test_every_speed_that_a_page_states_names_its_result() -> None:
 
 @pytest.mark.integration
 def test_importing_the_library_loads_no_heavy_package() -> None:
-    heavy = ("openvino", "openvino_telemetry", "tokenizers", "fastapi", "pydantic", "uvicorn", "rich", "click", "torch")
+    heavy = (
+        "openvino",
+        "openvino_telemetry",
+        "tokenizers",
+        "fastapi",
+        "pydantic",
+        "uvicorn",
+        "rich",
+        "click",
+        "torch",
+        "httpx2",
+        "openai",
+    )
     code = f"import sys, niruhybrid; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run((sys.executable, "-W", "error", "-c", code), capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("[]\n", "")

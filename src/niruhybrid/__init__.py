@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from niruhybrid.client.blocking import Client
+    from niruhybrid.client.tasks import AsyncClient
     from niruhybrid.config import RetryPolicy, ServerConfig, StoreConfig, StreamingConfig
     from niruhybrid.encoding.hybrid_encoder import HybridEncoder
     from niruhybrid.errors import InvalidInputError, NiruError, OverloadedError
@@ -28,9 +30,11 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = (
+    "AsyncClient",
     "AsyncStreamBuffer",
     "AsyncStreamProcessor",
     "BufferStats",
+    "Client",
     "DataResult",
     "Document",
     "EmbeddedStore",
@@ -57,6 +61,8 @@ __all__ = (
 )
 
 _HOME = {
+    "client.blocking": ("Client",),
+    "client.tasks": ("AsyncClient",),
     "config": ("RetryPolicy", "ServerConfig", "StoreConfig", "StreamingConfig"),
     "encoding.hybrid_encoder": ("HybridEncoder",),
     "errors": ("InvalidInputError", "NiruError", "OverloadedError"),

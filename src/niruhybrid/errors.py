@@ -30,6 +30,7 @@
     │   ├── StoreFullError                  the disk is full
     │   └── StoreVersionError               the store was written by a newer version
     ├── GenerationError                     no answer, or only part of one, could be generated
+    ├── AccessDeniedError                   a server does not let this client do this; see its API key
     ├── UnreachableError (ConnectionError)  a client got no answer from its server
     ├── StreamLostError                     a client's stream broke off, and can't be taken up where it did
     └── SourceError                         a file to be ingested can't be read
@@ -41,6 +42,7 @@ the HTTP status of each code is decided in one table, `niruhybrid.server.problem
 from typing import ClassVar
 
 __all__ = (
+    "AccessDeniedError",
     "ClosedError",
     "DeadlineExceededError",
     "DeadlineUnreachableError",
@@ -263,6 +265,12 @@ class GenerationError(NiruError):
     """No answer, or only part of one, could be generated."""
 
     code = "generation_failed"
+
+
+class AccessDeniedError(NiruError):
+    """A server does not let this client do this: the API key is missing, unknown, or not for it."""
+
+    code = "access_denied"
 
 
 class UnreachableError(NiruError, ConnectionError):

@@ -100,9 +100,16 @@ class ScriptedServer(_Loop):
     def __init__(self, handler: Handler) -> None:
         super().__init__()
         self.handler = handler
+        self.when_left: Callable[[], None] = lambda: None
         self.requests: list[Received] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._answer(reader, writer)
+        finally:
+            self.when_left()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             request = await _received(reader)
             self.requests.append(request)

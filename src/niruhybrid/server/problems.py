@@ -89,6 +89,7 @@ PROBLEMS: Mapping[str, Kind] = {
     "generation_failed": Kind(
         502, "The answer could not be generated", "The answer broke off; what came of it is true."
     ),
+    "access_denied": Kind(502, "Another server refused this one", _LOOK_IN_LOG),
     "unreachable": Kind(502, "Another server can't be reached", _LOOK_IN_LOG),
     "stream_lost": Kind(502, "A stream of another server broke off", _LOOK_IN_LOG),
     "source_unreadable": Kind(422, "A source can't be read", "A source can't be read; the server's log says more."),

@@ -1,0 +1,1 @@
+"""Clients of the server: answers and acknowledgements that survive a broken connection."""

@@ -1,0 +1,65 @@
+"""Whether to try again, and when. Pure."""
+
+import math
+import random
+from collections.abc import Callable
+
+from niruhybrid.config import RetryPolicy
+from niruhybrid.errors import DeadlineExceededError, NiruError, OverloadedError
+
+__all__ = ("PATIENT", "Backoff")
+
+PATIENT = RetryPolicy(5, 0.1, 5.0, on=(ConnectionError, OverloadedError))
+"""What clients do by default: about ten seconds for a connection to come back, longer if the server asks for it."""
+
+
+class Backoff:
+    """Counts failures in a row. stamina can't see that a stream goes on in between, which begins the count anew.
+
+    Args:
+        policy: which errors, how often, how long.
+        deadline: monotonic seconds after which nobody waits any more; None for ever.
+        jitter: returns a number from 0 to 1.
+    """
+
+    def __init__(
+        self, policy: RetryPolicy, deadline: float | None, jitter: Callable[[], float] = random.random
+    ) -> None:
+        self._policy = policy
+        self._deadline = deadline
+        self._jitter = jitter
+        self._failures = 0
+
+    def succeeded(self) -> None:
+        """Begin anew: there was progress."""
+        self._failures = 0
+
+    def failed(self, error: NiruError, now: float) -> float:
+        """Return in how many seconds to try again: doubled each time, with jitter, and never before `retry_after`.
+
+        Raises:
+            NiruError: `error`, if it will not pass, was the last try, or there is no time for another.
+        """
+        self._failures += 1
+        policy = self._policy
+        if not isinstance(error, policy.on) or self._failures >= policy.attempts:
+            raise error
+        wait = min(policy.wait_max, policy.wait_initial * 2.0 ** (self._failures - 1))
+        wait += self._jitter() * policy.wait_initial
+        if isinstance(error, OverloadedError):
+            wait = max(wait, error.retry_after)
+        if self._deadline is not None and now + wait >= self._deadline:
+            raise error
+        return wait
+
+    def left(self, now: float) -> float:
+        """Return how many seconds there are; infinity where there is no deadline.
+
+        Raises:
+            DeadlineExceededError: there are none.
+        """
+        if self._deadline is None:
+            return math.inf
+        if now >= self._deadline:
+            raise DeadlineExceededError("the call was not finished in time: raise `timeout`")
+        return self._deadline - now

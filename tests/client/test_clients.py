@@ -1,0 +1,385 @@
+"""Both clients against a server that is scripted byte by byte."""
+
+import asyncio
+import base64
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import aclosing
+from typing import Any, Protocol
+
+import numpy as np
+import orjson
+import pytest
+
+from niruhybrid import AsyncClient, Client
+from niruhybrid.client.events import AnswerEvent, Done, Dropped, Sources
+from niruhybrid.config import RetryPolicy
+from niruhybrid.errors import (
+    AccessDeniedError,
+    ClosedError,
+    DeadlineExceededError,
+    InvalidSettingError,
+    InvalidTextError,
+    OverloadedError,
+    StreamLostError,
+    UnreachableError,
+)
+from niruhybrid.types import Document, Hit, Match, Token
+from tests.client.wire import CUT, Handler, Received, Reply, ScriptedServer, in_order
+
+pytestmark = pytest.mark.integration
+
+QUICK = RetryPolicy(4, 0.001, 0.002, on=(ConnectionError, OverloadedError))
+SSE = {"Content-Type": "text/event-stream"}
+
+
+class Driver(Protocol):
+    """Calls a method of one of the clients and collects what it yields or returns."""
+
+    def __call__(self, url: str, method: str, *args: Any, **settings: Any) -> Any: ...
+
+
+def drive_blocking(url: str, method: str, *args: Any, client: dict[str, Any] | None = None, **named: Any) -> Any:
+    with Client(url, **{"retry": QUICK, **(client or {})}) as asking:
+        result = getattr(asking, method)(*args, **named)
+        return list(result) if isinstance(result, Iterator) else result
+
+
+def drive_tasks(url: str, method: str, *args: Any, client: dict[str, Any] | None = None, **named: Any) -> Any:
+    async def main() -> Any:
+        async with asyncio.timeout(20), AsyncClient(url, **{"retry": QUICK, **(client or {})}) as asking:
+            result = getattr(asking, method)(*args, **named)
+            return [each async for each in result] if isinstance(result, AsyncIterator) else await result
+
+    return asyncio.run(main())
+
+
+@pytest.fixture(params=[drive_blocking, drive_tasks], ids=["threads", "tasks"])
+def drive(request: pytest.FixtureRequest) -> Driver:
+    driver: Driver = request.param
+    return driver
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Handler], ScriptedServer]]:
+    servers: list[ScriptedServer] = []
+
+    def start(handler: Handler) -> ScriptedServer:
+        servers.append(ScriptedServer(handler).__enter__())
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.__exit__()
+
+
+Serve = Callable[[Handler], ScriptedServer]
+
+
+def frame(number: int, event: str, data: object, stream: str = "s") -> bytes:
+    return b"id: %b:%d\nevent: %b\ndata: %b\n\n" % (stream.encode(), number, event.encode(), orjson.dumps(data))
+
+
+HIT = {"id": "d1", "rank": 1, "score": 0.5, "text": "t", "title": "T", "metadata": {"a": 1}, "span": [0, 1]}
+FRAMES = [
+    frame(1, "sources", {"query_id": "q1", "hits": [HIT], "watermark": 3, "notes": ["n"]}),
+    frame(2, "token", {"text": "Niru ", "source": "d1"}),
+    frame(3, "token", {"text": "\u00e9."}),
+    frame(4, "done", {"query_id": "q1", "finish_reason": "length", "timings": {"total": 0.1}, "notes": ["cut"]}),
+]
+CLEAN: list[AnswerEvent] = [
+    Sources("q1", (Hit("d1", 1, 0.5, "t", "T", {"a": 1}, (0, 1)),), 3, ("n",)),
+    Token("Niru ", "d1"),
+    Token("\u00e9."),
+    Done("q1", "length", {"total": 0.1}, ("cut",)),
+]
+WHOLE = Reply(FRAMES, headers=SSE)
+
+
+def kept(request: Received) -> bytes:
+    """Return what follows the last event the client has."""
+    last = int(request.headers.get("last-event-id", "s:0").removeprefix("s:"))
+    return b"".join(FRAMES[last:])
+
+
+def test_an_answer_comes_as_typed_events(serve: Serve, drive: Driver) -> None:
+    server = serve(in_order(WHOLE))
+    assert drive(server.url, "stream", "Why?", top_k=3, client={"api_key": "k-1"}) == CLEAN
+    [request] = server.requests
+    asked = orjson.loads(request.body)
+    assert (request.method, request.path) == ("POST", "/stream/query")
+    assert request.headers["authorization"] == "Bearer k-1"
+    assert request.headers["accept"] == "text/event-stream"
+    assert (asked["query"], asked["top_k"]) == ("Why?", 3)
+    assert set(asked) == {"query", "top_k", "id"}
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["closed", "cut"])
+def test_a_cut_after_any_byte_changes_nothing(serve: Serve, drive: Driver, ends: bool) -> None:
+    body = b": keep-alive\n\n" + b"".join(FRAMES)
+    cuts = list(range(0, len(body), 23))
+
+    def reply(request: Received) -> Reply:
+        if len(server.requests) % 2 == 0:
+            return Reply((kept(request),), headers=SSE)
+        return Reply((body[: cuts[len(server.requests) // 2]],), headers=SSE, ends=ends)
+
+    server = serve(reply)
+    for _ in cuts:
+        assert drive(server.url, "stream", "Why?") == CLEAN
+    for first, second in zip(server.requests[::2], server.requests[1::2], strict=True):
+        assert first.body == second.body
+        assert first.headers.get("last-event-id") is None
+
+
+def test_a_connection_for_each_event_changes_nothing(serve: Serve, drive: Driver) -> None:
+    def grudging(request: Received) -> Reply:
+        return Reply((kept(request)[: len(FRAMES[0]) + 3],), headers=SSE, ends=False)
+
+    server = serve(grudging)
+    assert drive(server.url, "stream", "Why?") == CLEAN
+    assert len(server.requests) > 1
+
+
+def test_a_server_that_restarts_or_is_busy_is_tried_again(serve: Serve, drive: Driver) -> None:
+    busy = Reply((b'{"code": "queue_full", "detail": "d", "retry_after": 0}',), 429, {"Retry-After": "0"})
+    starting = Reply((b'{"code": "starting", "detail": "d"}',), 503)
+    assert drive(serve(in_order(CUT, busy, starting, WHOLE)).url, "stream", "Why?") == CLEAN
+    assert (
+        drive(
+            serve(in_order(Reply(FRAMES[:2], headers=SSE), CUT, starting, Reply(FRAMES[2:], headers=SSE))).url,
+            "stream",
+            "Why?",
+        )
+        == CLEAN
+    )
+
+
+def test_a_stale_stream_is_lost_with_its_partial_text(serve: Serve, drive: Driver) -> None:
+    stale = Reply((frame(1, "stale", {"code": "stale", "detail": "d"}, "stale"),), headers=SSE)
+    with pytest.raises(StreamLostError) as caught:
+        drive(serve(in_order(Reply(FRAMES[:2], headers=SSE), stale, WHOLE)).url, "stream", "Why?")
+    assert (caught.value.partial, caught.value.last_event_id) == ("Niru ", "s:2")
+
+
+def test_a_server_that_is_not_there_is_unreachable(serve: Serve, drive: Driver) -> None:
+    server = serve(in_order(CUT))
+    with pytest.raises(UnreachableError):
+        drive(server.url, "stream", "Why?")
+    assert len(server.requests) == 4
+
+
+def test_a_refusal_is_the_librarys_own_error(serve: Serve, drive: Driver) -> None:
+    problem = b'{"code": "invalid_text", "detail": "query is empty: give some text", "status": 422}'
+    server = serve(in_order(Reply((problem,), 422, {"Content-Type": "application/problem+json"})))
+    with pytest.raises(InvalidTextError, match="query is empty: give some text"):
+        drive(server.url, "stream", " ")
+    with pytest.raises(AccessDeniedError):
+        drive(serve(in_order(Reply((b'{"code": "unauthorized", "detail": "k"}',), 401))).url, "stats")
+    with pytest.raises(InvalidSettingError, match="base_url"):
+        drive("localhost:8000", "stats")
+
+
+def test_silence_counts_as_a_cut(serve: Serve, drive: Driver) -> None:
+    never = threading.Event()
+    server = serve(in_order(Reply((*FRAMES[:2], never), headers=SSE), Reply(FRAMES[2:], headers=SSE)))
+    assert drive(server.url, "stream", "Why?", client={"silence_timeout": 0.2}) == CLEAN
+    never.set()
+
+
+def test_an_answer_has_a_deadline(serve: Serve, drive: Driver) -> None:
+    never = threading.Event()
+    server = serve(in_order(Reply((FRAMES[0], never), headers=SSE)))
+    with pytest.raises((DeadlineExceededError, StreamLostError)):
+        drive(server.url, "stream", "Why?", client={"answer_timeout": 0.2})
+    never.set()
+
+
+def test_a_plain_query_and_counters(serve: Serve, drive: Driver) -> None:
+    found = {"query_id": "q1", "hits": [HIT], "watermark": 3, "timings": {"total": 0.5}}
+    server = serve(in_order(CUT, Reply((orjson.dumps(found),))))
+    result = drive(server.url, "query", "Why?", filter={"eq": {"a": 1}})
+    assert (result.id, result.text, result.hits[0].id, result.timings.total) == ("q1", "Why?", "d1", 0.5)
+    assert orjson.loads(server.requests[-1].body) == {"query": "Why?", "filter": {"eq": {"a": 1}}}
+    assert drive(serve(in_order(Reply((b'{"documents": 3}',)))).url, "stats") == {"documents": 3}
+    assert drive(serve(in_order(Reply((b'{"status": "ready"}',)))).url, "health") == {"status": "ready"}
+    with pytest.raises(UnreachableError, match="no server of this library"):
+        drive(serve(in_order(Reply((b"<html>",)))).url, "stats")
+
+
+def test_vectors_come_in_the_order_of_the_texts(serve: Serve, drive: Driver) -> None:
+    rows = [np.array([1, 2], np.float32), np.array([3, 4], np.float32)]
+    data = [{"index": number, "embedding": base64.b64encode(rows[number].tobytes()).decode()} for number in (1, 0)]
+    got = drive(serve(in_order(Reply((orjson.dumps({"data": data}),)))).url, "embed", ["a", "b"])
+    assert [row.tolist() for row in got] == [[1, 2], [3, 4]]
+
+
+def test_a_standing_query_goes_on_where_it_was(serve: Serve, drive: Driver) -> None:
+    frames = [
+        frame(1, "subscribed", {"query_id": "w"}),
+        frame(2, "match", {"query_id": "w", "hit": HIT, "watermark": 4}),
+        frame(3, "dropped", {"count": 2}),
+        frame(4, "match", {"query_id": "w", "hit": HIT, "watermark": 9}),
+        frame(5, "error", {"code": "shutting_down", "detail": "d", "status": 503}),
+    ]
+    server = serve(in_order(Reply(frames[:2], headers=SSE, ends=False), Reply(frames[2:4], headers=SSE), CUT))
+    got: list[Any] = []
+    with Client(server.url, retry=QUICK) as client, pytest.raises(StreamLostError):
+        got.extend(client.subscribe("news", min_score=0.5))
+    assert orjson.loads(server.requests[0].body) == {"query": "news", "min_score": 0.5}
+    assert [request.headers.get("last-event-id") for request in server.requests] == [None, "s:2", *["s:4"] * 3]
+    whole = serve(in_order(Reply(frames, headers=SSE)))
+    with pytest.raises(OverloadedError):
+        drive(whole.url, "subscribe", "news", per_minute=5)
+    hit = CLEAN[0].hits[0] if isinstance(CLEAN[0], Sources) else None
+    assert hit is not None
+    assert got == [Match("w", hit, 4), Dropped(2), Match("w", hit, 9)]
+
+
+def acknowledged(request: Received, most: int = 1000) -> bytes:
+    """Return an acknowledgement for each line, `most` at the most; a bad one for the text `bad`."""
+    lines = request.body.splitlines()
+    acks = [
+        {"line": number, "id": orjson.loads(line).get("id", "made-up"), "watermark": number}
+        for number, line in enumerate(lines, 1)
+    ]
+    for ack, line in zip(acks, lines, strict=True):
+        if orjson.loads(line)["text"] == "bad":
+            ack |= {"watermark": None, "error": {"code": "invalid_text", "message": "bad text"}}
+    return b"".join(orjson.dumps(ack) + b"\n" for ack in acks[:most])
+
+
+DOCUMENTS = [Document(f"d{number}", f"text {number}", metadata={"n": number}) for number in range(10)]
+
+
+def test_documents_are_acknowledged_one_by_one(serve: Serve, drive: Driver) -> None:
+    server = serve(lambda request: Reply((acknowledged(request),)))
+    items: Iterable[object] = [*DOCUMENTS[:3], "text", {"id": "m", "text": "bad"}, 5, {"text": object()}]
+    results = drive(server.url, "ingest", items, batch=2)
+    assert sorted((each.id, each.ok) for each in results) == sorted(
+        [("d0", True), ("d1", True), ("d2", True), ("made-up", True), ("m", False), ("", False), ("", False)]
+    )
+    assert {type(each.error) for each in results if each.id == "m"} == {InvalidTextError}
+    assert all(len(request.body.splitlines()) <= 2 for request in server.requests)
+    sent = orjson.loads(server.requests[0].body.splitlines()[0])
+    assert sent == {"id": "d0", "text": "text 0", "title": "", "metadata": {"n": 0}}
+
+
+@pytest.mark.parametrize("got_through", [0, 1, 3])
+def test_what_was_not_acknowledged_is_sent_again(serve: Serve, drive: Driver, got_through: int) -> None:
+    def reply(request: Received) -> Reply:
+        if len(server.requests) > 1:
+            return Reply((acknowledged(request),))
+        return Reply((acknowledged(request, got_through), b'{"line": 4, "id'), ends=False)
+
+    server = serve(reply)
+    results = drive(server.url, "ingest", DOCUMENTS, batch=5)
+    assert [each.id for each in results] == [document.id for document in DOCUMENTS]
+    again = [orjson.loads(line)["id"] for line in server.requests[1].body.splitlines()]
+    assert again[: 5 - got_through] == [document.id for document in DOCUMENTS[got_through:5]]
+
+
+def test_the_source_is_read_no_further_ahead_than_a_batch(serve: Serve) -> None:
+    server, read = serve(lambda request: Reply((acknowledged(request),))), list[int]()
+
+    def source() -> Iterator[Document]:
+        for number, document in enumerate(DOCUMENTS, 1):
+            read.append(number)
+            yield document
+
+    with Client(server.url, retry=QUICK) as client:
+        seen = [(each.id, len(read)) for each in client.ingest(source(), batch=2)]
+    assert [ahead - 1 - number for number, (_, ahead) in enumerate(seen)] == [1, 0] * 5
+
+
+def test_a_live_source_is_not_kept_waiting_for_a_full_batch(serve: Serve) -> None:
+    server = serve(lambda request: Reply((acknowledged(request),)))
+
+    async def main() -> None:
+        go = asyncio.Event()
+
+        async def live() -> AsyncIterator[str]:
+            yield "first"
+            await go.wait()
+            yield "second"
+            raise RuntimeError("the source broke")
+
+        async with asyncio.timeout(10), AsyncClient(server.url) as client, aclosing(client.ingest(live())) as results:
+            assert (await anext(results)).ok
+            go.set()
+            assert (await anext(results)).ok
+            with pytest.raises(RuntimeError, match="the source broke"):
+                await anext(results)
+
+    asyncio.run(main())
+
+
+def test_a_reader_that_leaves_early_ends_its_reading_of_the_source(serve: Serve) -> None:
+    server = serve(lambda request: Reply((acknowledged(request),)))
+
+    async def main() -> bool:
+        closed = asyncio.Event()
+
+        async def endless() -> AsyncIterator[str]:
+            try:
+                while True:
+                    await asyncio.sleep(0)
+                    yield "text"
+            finally:
+                closed.set()
+
+        async with asyncio.timeout(10), AsyncClient(server.url) as client:
+            async with aclosing(client.ingest(endless(), batch=3)) as results:
+                assert (await anext(results)).ok
+            await asyncio.sleep(0)
+            await asyncio.get_running_loop().shutdown_asyncgens()
+            return closed.is_set()
+
+    assert asyncio.run(main())
+
+
+def test_closing_an_answer_closes_its_connection(serve: Serve) -> None:
+    go, left = threading.Event(), threading.Event()
+
+    def handler(_request: Received) -> Reply:
+        return Reply((FRAMES[0], go, *[b": " + b"x" * 60_000 + b"\n"] * 200), headers=SSE)
+
+    server = serve(handler)
+    server.when_left = left.set
+    with Client(server.url, retry=QUICK) as client:
+        events = client.stream("Why?")
+        assert next(events) == CLEAN[0]
+        events.close()
+        go.set()
+        assert left.wait(10)
+
+
+def test_a_closed_client_says_so(serve: Serve) -> None:
+    server = serve(in_order(CUT))
+    client = Client(server.url)
+    client.close()
+    with pytest.raises(ClosedError):
+        client.stats()
+
+
+def test_closing_a_client_ends_its_waits(serve: Serve) -> None:
+    asked = threading.Event()
+
+    def busy(_request: Received) -> Reply:
+        asked.set()
+        return Reply((b'{"code": "queue_full", "detail": "d", "retry_after": 25}',), 429)
+
+    client, caught = Client(serve(busy).url), list[BaseException]()
+
+    def ask() -> None:
+        try:
+            client.stats()
+        except ClosedError as err:
+            caught.append(err)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert asked.wait(10)
+    client.close()
+    thread.join(10)
+    assert not thread.is_alive()
