@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from math import inf
 from queue import Empty, SimpleQueue
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, cast
 
 from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import EncoderFailedError, EncoderOutputError, NiruError
@@ -28,6 +28,7 @@ from niruhybrid.streaming.rows import checked_rows
 from niruhybrid.streaming.scheduler import Scheduler
 from niruhybrid.streaming.stage import Encoded, Finish, Finished, Stage
 from niruhybrid.types import Timings, Vector
+from niruhybrid.windows import Window
 
 __all__ = ("Batcher", "Job")
 
@@ -41,18 +42,20 @@ class Job(NamedTuple):
     Attributes:
         payload: what the stage after encoding works on: a query or a document.
         lane: where it waits and is counted.
-        text: what is encoded.
+        text: what is encoded; a window only where the encoder takes windows.
         timeout: seconds from now until it is given up.
         vector: its vector, if it needs no encoding.
         session: a newer job of the same session supersedes it; None for no session.
+        tokens: how many tokens the encoder will read; None has them estimated.
     """
 
     payload: object
     lane: LaneName
-    text: str
+    text: str | Window
     timeout: float
     vector: Vector | None = None
     session: str | None = None
+    tokens: int | None = None
 
 
 class Batcher:
@@ -181,10 +184,10 @@ class Batcher:
         with self._lock:
             self._start_threads()
             vector = job.vector
-            if vector is None and job.lane == "interactive":
+            if vector is None and job.lane == "interactive" and isinstance(job.text, str):
                 vector = self._cache.get(job.text)
             if vector is None:
-                self._scheduler.offer(ticket, job.text, estimate_tokens(job.text, self._window))
+                self._scheduler.offer(ticket, job.text, self._tokens(job))
                 if self._idle_workers:
                     self._work_came.notify()
             else:
@@ -196,6 +199,11 @@ class Batcher:
             self._pass_on([Encoded(ticket, job.payload, vector)])
         hand_out(ended)
         return ticket
+
+    def _tokens(self, job: Job) -> int:
+        if job.tokens is not None:
+            return job.tokens
+        return estimate_tokens(job.text if isinstance(job.text, str) else job.text.text, self._window)
 
     def _cancel(self, ticket: Ticket) -> None:
         with self._lock:
@@ -246,8 +254,9 @@ class Batcher:
 
     def _encode(self, batch: Batch) -> list[Vector | EncoderOutputError] | BaseException:
         """Encode a batch; whatever goes wrong is returned, so that no error can end the thread."""
+        texts = cast("list[str]", batch.texts)  # windows only where the encoder takes them
         try:
-            raw = with_retries(self._config.retry, batch.deadline, lambda: self._encoder.encode(batch.texts))
+            raw = with_retries(self._config.retry, batch.deadline, lambda: self._encoder.encode(texts))
             rows = checked_rows(raw, len(batch.works), self._dim)
         except BaseException as err:  # noqa: BLE001  # an encoder may raise anything, SystemExit too
             return err
@@ -280,7 +289,7 @@ class Batcher:
     def _remember(self, batch: Batch, outcomes: Sequence[Vector | NiruError]) -> None:
         """Keep the vectors of queries: people ask the same things."""
         for work, outcome in zip(batch.works, outcomes, strict=True):
-            if work.lane == "interactive" and not isinstance(outcome, NiruError):
+            if work.lane == "interactive" and isinstance(work.text, str) and not isinstance(outcome, NiruError):
                 self._cache.put(work.text, outcome)
 
     # --- after encoding ----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from niruhybrid.errors import NiruError
 from niruhybrid.streaming.ledger import LaneLedger
+from niruhybrid.windows import Window
 
 __all__ = ("Batch", "Ended", "Lane", "LaneName", "Ticket", "Work")
 
@@ -84,7 +85,7 @@ class Work:
         waiting: whether it is in a lane now; not so while it is being encoded, and afterwards.
     """
 
-    text: str
+    text: str | Window
     tokens: int
     order: int
     lane: LaneName
@@ -110,7 +111,7 @@ class Batch:
     started: float
 
     @property
-    def texts(self) -> list[str]:
+    def texts(self) -> list[str | Window]:
         """The texts, in order."""
         return [work.text for work in self.works]
 

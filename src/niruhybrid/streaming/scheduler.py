@@ -27,6 +27,7 @@ from niruhybrid.streaming.cost import CostModel
 from niruhybrid.streaming.lanes import Batch, Ended, Lane, LaneName, Ticket, Work
 from niruhybrid.streaming.ledger import SchedulerStats, count
 from niruhybrid.types import Vector
+from niruhybrid.windows import Window
 
 __all__ = ("Scheduler",)
 
@@ -59,7 +60,7 @@ class Scheduler:
         self._finishes = finishes
         self._lanes: dict[LaneName, Lane] = {"interactive": Lane("interactive"), "bulk": Lane("bulk")}
         self._model = CostModel()
-        self._by_text: dict[str, Work] = {}
+        self._by_text: dict[str | Window, Work] = {}
         self._sessions: dict[str, Ticket] = {}
         self._deadlines: list[tuple[float, int, Ticket]] = []
         self._encoding: list[Batch] = []
@@ -77,7 +78,7 @@ class Scheduler:
 
     # --- at the door -------------------------------------------------------------------------------------------
 
-    def offer(self, ticket: Ticket, text: str, tokens: int) -> None:
+    def offer(self, ticket: Ticket, text: str | Window, tokens: int) -> None:
         """Accept an item, or refuse it.
 
         An item whose text is already waiting or being encoded joins it; a bulk text that a query wants is promoted.
