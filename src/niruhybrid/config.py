@@ -19,7 +19,7 @@ __all__ = (
 )
 
 LongText = Literal["windows", "mean", "late", "truncate", "error"]
-"""What becomes of a text longer than one window; see `niruhybrid.encoding.windows`."""
+"""What becomes of a text longer than one window; see `niruhybrid.windows`."""
 
 Overflow = Literal["drop_oldest", "drop_newest", "block", "error"]
 """What a full buffer does with one item more; see `niruhybrid.streaming.stream_buffer`."""

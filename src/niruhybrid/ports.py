@@ -15,8 +15,9 @@ from niruhybrid.types import (
     StandingQuery,
     Token,
 )
+from niruhybrid.windows import Tokens, Window
 
-__all__ = ("Encoder", "Generator", "Store", "TermEncoder", "TokenCounter")
+__all__ = ("Encoder", "Generator", "Store", "TermEncoder", "TokenCounter", "WindowEncoder")
 
 
 class Encoder(Protocol):
@@ -51,6 +52,24 @@ class TokenCounter(Protocol):
 
     def count_tokens(self, texts: list[str], /) -> list[int]:
         """Return how many tokens each text has, those beyond `max_tokens` included."""
+        ...
+
+
+@runtime_checkable
+class WindowEncoder(Protocol):
+    """An encoder that tells of its tokens, and encodes windows of a long text as well as texts.
+
+    To others a window is its title and its passage, as one text.
+    """
+
+    max_tokens: int
+
+    def tokenize(self, text: str, /) -> Tokens:
+        """Return a text's tokens, without marks of beginning and end: two fewer than `max_tokens` can be read."""
+        ...
+
+    def encode(self, texts: list[str | Window], /) -> Any:
+        """Return one row per text or window, as `Encoder.encode` does."""
         ...
 
 

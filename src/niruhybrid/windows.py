@@ -15,13 +15,30 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
-from niruhybrid.sentences import sentences
+import numpy as np
 
-__all__ = ("Cut", "Tokenize", "Tokens", "Window", "WindowCutter", "estimated_tokens")
+from niruhybrid.config import StreamingConfig
+from niruhybrid.sentences import sentences
+from niruhybrid.types import Vector
+
+__all__ = (
+    "Cut",
+    "Tokenize",
+    "Tokens",
+    "Window",
+    "WindowCutter",
+    "cut_for",
+    "cutter_for",
+    "estimated_tokens",
+    "mean_of",
+)
 
 _LONGEST_WORD = 1024  # characters
 _CHARS_A_TOKEN = 32  # of a passage at the most, for each token of a window
 _AT_ONCE = 8192  # characters
+_SINKS = 16  # tokens of the text's beginning that late windows read
+_MARKS = 2  # of beginning and end, which every window has
+_NO_LENGTH = 1e-6
 _NO_TOKEN = -1  # stands where a stretch of text has none, so that it can be cut
 
 # Only white space that models see as such: the control characters among Python's vanish, and join their neighbours.
@@ -58,6 +75,7 @@ class Window:
         text: the passage.
         ids: what the model reads between its marks: sinks, tokens before the passage, the passage's, tokens after it.
         own: where the passage's tokens begin and end in `ids`.
+        pooled: where those begin and end in `ids` that make the vector.
         whole: whether the passage is all of the text.
     """
 
@@ -66,6 +84,7 @@ class Window:
     text: str
     ids: tuple[int, ...]
     own: tuple[int, int]
+    pooled: tuple[int, int]
     whole: bool = False
 
     @property
@@ -89,6 +108,7 @@ class Cut:
         ahead: tokens after a passage that are read with it, on top of `size`.
         sinks: tokens of the text's beginning that every later window reads first, on top of `size`.
         whole: a text of up to so many tokens is one window, though it has more than `size`.
+        alone: whether the passage's tokens alone make its vector, or all that are read.
     """
 
     size: int
@@ -96,6 +116,7 @@ class Cut:
     ahead: int = 0
     sinks: int = 0
     whole: int = 0
+    alone: bool = False
 
 
 class WindowCutter:
@@ -105,9 +126,10 @@ class WindowCutter:
         tokenize: called with whole words, or with pieces of a huge one.
         cut: sizes.
         title: tokens of the text's title, the first thing that every window reads.
+        unread: tokens of the title that are left out.
     """
 
-    def __init__(self, tokenize: Tokenize, cut: Cut, title: Sequence[int] = ()) -> None:
+    def __init__(self, tokenize: Tokenize, cut: Cut, title: Sequence[int] = (), *, unread: int = 0) -> None:
         self._tokenize = tokenize
         self._cut = cut
         self._title = tuple(title)
@@ -120,11 +142,11 @@ class WindowCutter:
         self._words: list[bool] = []  # whether a word begins here
         self._own = 0  # where the next passage's begin among them
         self._part = 0
-        self._seen = 0
+        self._seen = len(self._title) + unread
 
     @property
     def seen(self) -> int:
-        """Tokens that the text has had so far, as far as its words are complete."""
+        """Tokens that title and text have had so far, as far as words are complete."""
         return self._seen
 
     def feed(self, text: str) -> list[Window]:
@@ -212,7 +234,54 @@ class WindowCutter:
         used = sum(each != _NO_TOKEN for each in own)
         if not self._part:
             first, used = 0, first + used  # the title is a part of what the first window says
-        return Window(self._part, self._begin, self._text[:chars], ids, (first, first + used), whole)
+        place = first, first + used
+        pooled = place if self._cut.alone and used else (0, len(ids))
+        return Window(self._part, self._begin, self._text[:chars], ids, place, pooled, whole)
+
+
+def cutter_for(tokenize: Tokenize, reads: int | None, title: str, config: StreamingConfig) -> WindowCutter:
+    """Return what cuts a text as the settings say.
+
+    Args:
+        tokenize: the encoder's tokens.
+        reads: tokens that the encoder reads at once, its two marks included; None for no bound that is known.
+        title: the text's; at the most half of what the encoder reads is taken of it.
+        config: `long_text`, `chunk_size` and `overlap_size`.
+    """
+    ids = tokenize(title).ids if title else ()
+    if reads is None:
+        return WindowCutter(tokenize, cut_for(config, None), ids)
+    room = max(2, reads - _MARKS)
+    kept = ids[: room // 2]
+    return WindowCutter(tokenize, cut_for(config, room - len(kept)), kept, unread=len(ids) - len(kept))
+
+
+def cut_for(config: StreamingConfig, room: int | None) -> Cut:
+    """Return the sizes of windows.
+
+    Args:
+        config: `late` has each passage read with the beginning of the text and with what follows it too, and makes its
+            vector of its own tokens alone; all other modes cut alike.
+        room: tokens that the encoder can read at once, beside its marks and the title; None for no bound.
+    """
+    size, overlap = config.chunk_size, config.overlap_size
+    late = config.long_text == "late"
+    if room is None:
+        room = size + (overlap + _SINKS if late else 0)
+    if not late:
+        size = min(size, room)
+        whole = room if config.long_text in {"error", "truncate"} else 0
+        return Cut(size, min(overlap, size - 1), whole=whole)
+    size = min(size, max(2, room - overlap - _SINKS))
+    ahead = min(overlap, room - size)
+    return Cut(size, min(overlap, size - 1), ahead, min(_SINKS, room - size - ahead), alone=True)
+
+
+def mean_of(vectors: Vector) -> Vector:
+    """Return the direction of the mean of `(n, dim)` unit vectors, `(dim,)`; the first one's where there is none."""
+    mean: Vector = vectors.mean(axis=0, dtype=np.float32)
+    length = np.linalg.norm(mean)
+    return np.ascontiguousarray(mean / length if length > _NO_LENGTH else vectors[0], dtype=np.float32)
 
 
 def estimated_tokens(text: str) -> Tokens:

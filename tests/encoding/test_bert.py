@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from niruhybrid.encoding.model_config import ModelConfig, read_config
 from niruhybrid.encoding.openvino_quiet import import_openvino
-from niruhybrid.encoding.packing import lay_out, plan
+from niruhybrid.encoding.packing import Row, lay_out, plan
 from niruhybrid.encoding.weights import read_tensors
 from niruhybrid.errors import ModelCorruptError
 
@@ -29,7 +29,7 @@ def graph_vectors(folder: Path) -> Array:
     compiled = core.compile_model(bert.build(config, read_tensors(folder)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     vectors = np.empty((len(TEXTS), config.hidden), np.float32)
     for run in plan([len(text) for text in TEXTS]):
-        feed = lay_out(run, TEXTS, config.pooling)
+        feed = lay_out(run, [Row(text, (0, len(text))) for text in TEXTS], config.pooling)
         vectors[run.texts] = compiled([feed.ids, feed.positions, feed.segments, feed.pool])[0]
     return vectors
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from niruhybrid.encoding.packing import Run, lay_out, plan
+from niruhybrid.encoding.packing import Row, Run, lay_out, plan
 
 lengths_of_texts = st.lists(st.integers(1, 256), max_size=80)
 
@@ -49,8 +49,12 @@ def test_plans(lengths: list[int], shapes: list[tuple[int, int]]) -> None:
     assert [(len(run.rows), run.width) for run in plan(lengths)] == shapes
 
 
+def whole(*ids: int) -> Row:
+    return Row(ids, (0, len(ids)))
+
+
 def test_texts_lie_end_to_end_and_count_from_zero_each() -> None:
-    feed = lay_out(Run(rows=((1, 0), (2,)), width=6), [[7, 8], [4, 5, 6], [9]], "mean")
+    feed = lay_out(Run(rows=((1, 0), (2,)), width=6), [whole(7, 8), whole(4, 5, 6), whole(9)], "mean")
     np.testing.assert_array_equal(feed.ids, [[4, 5, 6, 7, 8, 0], [9, 0, 0, 0, 0, 0]])
     np.testing.assert_array_equal(feed.positions, [[0, 1, 2, 0, 1, 0], [0, 0, 0, 0, 0, 0]])
     np.testing.assert_array_equal(feed.segments, [[0, 0, 0, 1, 1, -1], [2, -1, -1, -1, -1, -1]])
@@ -58,5 +62,11 @@ def test_texts_lie_end_to_end_and_count_from_zero_each() -> None:
 
 
 def test_first_token_alone_is_pooled_where_the_model_wants_it() -> None:
-    feed = lay_out(Run(rows=((1, 0),), width=6), [[7, 8], [4, 5, 6]], "cls")
+    feed = lay_out(Run(rows=((1, 0),), width=6), [whole(7, 8), whole(4, 5, 6)], "cls")
     np.testing.assert_array_equal(feed.pool, [[1, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0]])
+
+
+def test_a_window_is_pooled_over_its_passage_and_the_marks() -> None:
+    feed = lay_out(Run(rows=((0,), (1,)), width=6), [Row((1, 2, 3, 4, 5, 6), (2, 4)), whole(7, 8)], "mean")
+    np.testing.assert_array_equal(feed.pool, [[1, 0, 1, 1, 0, 1] + [0] * 6, [0] * 6 + [1, 1] + [0] * 4])
+    np.testing.assert_array_equal(feed.segments, [[0] * 6, [1, 1] + [-1] * 4])

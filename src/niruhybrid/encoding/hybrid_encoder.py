@@ -8,11 +8,14 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from niruhybrid import analysis
+from niruhybrid.config import LongText, StreamingConfig
 from niruhybrid.encoding.model_config import read_config
-from niruhybrid.encoding.packing import lay_out, plan
+from niruhybrid.encoding.packing import Row, lay_out, plan
 from niruhybrid.encoding.weights import locate
+from niruhybrid.encoding.windows import EncodedText, EncodingStream, encoded, stream_of
 from niruhybrid.errors import InvalidTextError, ModelCorruptError
 from niruhybrid.types import Vector, checked_text
+from niruhybrid.windows import Tokens, Window
 
 __all__ = ("HybridEncoder",)
 
@@ -47,23 +50,83 @@ class HybridEncoder:
         self.max_tokens = config.max_tokens
         self._pooling = config.pooling
         self._tokenizer = _tokenizer(folder, config.vocabulary)
+        self._first, self._last = self._tokenizer.encode("").ids
         self._runtime = Runtime(folder, config)
         self._told_of_truncation = False
         for length in _WARMED:
-            self._vectors([[0] * min(length, self.max_tokens)])
+            self._vectors([Row([0] * min(length, self.max_tokens), (0, length))])
 
-    def encode(self, texts: Sequence[str], /) -> Vector:
-        """Return `(n, dimension)` float32 unit vectors, C-contiguous, in the texts' order.
+    def encode(self, texts: Sequence[str | Window], /) -> Vector:
+        """Return `(n, dimension)` float32 unit vectors, C-contiguous, in the order of the texts and windows.
 
-        Of a text longer than `max_tokens`, the beginning is encoded.
+        Of a text longer than `max_tokens`, the beginning is encoded; `encode_long` and `open_stream` read all of it.
 
         Raises:
-            InvalidTextError: `texts` is one string, or one of the texts is no string, blank or not valid Unicode;
-                the message gives its position. Nothing was encoded.
+            InvalidTextError: `texts` is one string, one of the texts is no string, blank or not valid Unicode, or a
+                window is too long; the message gives its position. Nothing was encoded.
         """
-        rows = self._tokenized(texts)
-        self._tell_of_truncation(sum(len(row) > self.max_tokens for row in rows))
+        if isinstance(texts, str | bytes):
+            raise InvalidTextError("texts is one string: give a list, such as [text]")
+        rows = [self._row(text, position) for position, text in enumerate(texts)]
+        self._tell_of_truncation(sum(len(row.ids) > self.max_tokens for row in rows))
         return self._vectors([_shortened(row, self.max_tokens) for row in rows])
+
+    def encode_long(
+        self,
+        text: str,
+        *,
+        title: str = "",
+        long_text: LongText = "windows",
+        chunk_size: int = 128,
+        overlap_size: int = 32,
+    ) -> EncodedText:
+        """Encode a text of any length, and say what of it was read.
+
+        Args:
+            text: not blank.
+            title: read with every window; may be empty.
+            long_text: `windows` gives a vector for each window, `late` too, in more context; `mean` one for all;
+                `truncate` one of the beginning; `error` refuses a text longer than the model reads.
+            chunk_size: tokens of a window, overlap included; 8 to 100,000.
+            overlap_size: tokens that a window has in common with the one before; 0 to less than `chunk_size`.
+
+        Raises:
+            InvalidTextError: the text is no string, blank or not valid Unicode, or too long for `error`.
+            InvalidSettingError: one of the others is out of its range.
+        """
+        return encoded(
+            self, text, title, StreamingConfig(long_text=long_text, chunk_size=chunk_size, overlap_size=overlap_size)
+        )
+
+    def open_stream(
+        self,
+        id: str,  # noqa: A002  # the same word as everywhere
+        /,
+        *,
+        title: str = "",
+        long_text: LongText = "windows",
+        chunk_size: int = 128,
+        overlap_size: int = 32,
+    ) -> EncodingStream:
+        """Return what encodes a text that still grows, window by window, in memory for one window.
+
+        Args:
+            id: the text's name, kept for the caller.
+            title: read with every window; may be empty.
+            long_text: `windows` or `late`.
+            chunk_size: tokens of a window, overlap included; 8 to 100,000.
+            overlap_size: tokens that a window has in common with the one before; 0 to less than `chunk_size`.
+
+        Raises:
+            InvalidSettingError: an argument can't be used.
+        """
+        config = StreamingConfig(long_text=long_text, chunk_size=chunk_size, overlap_size=overlap_size)
+        return stream_of(self, id, title, config)
+
+    def tokenize(self, text: str, /) -> Tokens:
+        """Return the text's tokens, without marks of beginning and end; they do not change when words are added."""
+        found = self._tokenizer.encode(text, add_special_tokens=False)
+        return Tokens(found.ids, [start for start, _ in found.offsets], found.word_ids)
 
     def terms(self, text: str, /) -> list[str]:
         """Return the text's lexical terms, in order, with repeats; the same for documents and queries."""
@@ -75,21 +138,32 @@ class HybridEncoder:
         Raises:
             InvalidTextError: as `encode` does.
         """
-        return [len(row) for row in self._tokenized(texts)]
+        if isinstance(texts, str | bytes):
+            raise InvalidTextError("texts is one string: give a list, such as [text]")
+        return [len(self._row(text, position).ids) for position, text in enumerate(texts)]
 
-    def _vectors(self, rows: list[list[int]]) -> Vector:
-        """Return the vectors of token ids, `(n, dimension)`."""
+    def _vectors(self, rows: list[Row]) -> Vector:
+        """Return the vectors of texts, `(n, dimension)`."""
         vectors = np.empty((len(rows), self.dimension), np.float32)
-        for run in plan([len(row) for row in rows]):
+        for run in plan([len(row.ids) for row in rows]):
             vectors[run.texts] = self._runtime.run(lay_out(run, rows, self._pooling))
         return vectors
 
-    def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return each text's token ids. One by one: the tokenizer's batches would start threads on every core."""
-        if isinstance(texts, str | bytes):
-            raise InvalidTextError("texts is one string: give a list, such as [text]")
-        checked = [checked_text(text, what=f"text {position}") for position, text in enumerate(texts)]
-        return [self._tokenizer.encode(text).ids for text in checked]
+    def _row(self, text: str | Window, position: int) -> Row:
+        """Return a text as the model reads it. One by one: the tokenizer's batches would start threads on every core.
+
+        Raises:
+            InvalidTextError: it can't be used.
+        """
+        if isinstance(text, Window):
+            ids = [self._first, *text.ids, self._last]
+            if len(ids) > self.max_tokens:
+                raise InvalidTextError(
+                    f"window {position} has {len(ids)} tokens, the model reads {self.max_tokens}: cut it smaller"
+                )
+            return Row(ids, (1 + text.pooled[0], 1 + text.pooled[1]))
+        ids = self._tokenizer.encode(checked_text(text, what=f"text {position}")).ids
+        return Row(ids, (0, len(ids)))
 
     def _tell_of_truncation(self, cut: int) -> None:
         if cut and not self._told_of_truncation:
@@ -101,9 +175,9 @@ class HybridEncoder:
             )
 
 
-def _shortened(row: list[int], most: int) -> list[int]:
+def _shortened(row: Row, most: int) -> Row:
     """Cut token ids to the window, keeping the end mark that closes every text."""
-    return row if len(row) <= most else [*row[: most - 1], row[-1]]
+    return row if len(row.ids) <= most else Row([*row.ids[: most - 1], row.ids[-1]], (0, most))
 
 
 def _tokenizer(folder: Path, vocabulary: int) -> Tokenizer:

@@ -7,13 +7,14 @@ and rows of like length share a run, so that few slots are padding.
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from niruhybrid.encoding.model_config import Pooling
 
-__all__ = ("Feed", "Run", "lay_out", "plan")
+__all__ = ("Feed", "Row", "Run", "lay_out", "plan")
 
 _SHORT = 32  # tokens; a text up to it shares a row
 _SHARED = 60  # tokens wanted in a shared row; attention inside wider ones costs more than fewer rows save
@@ -73,12 +74,31 @@ def plan(lengths: Sequence[int]) -> list[Run]:
     return [Run(tuple(rows[start:end]), widths[rows[end - 1]]) for start, end in zip([0, *cuts], cuts, strict=False)]
 
 
-def lay_out(run: Run, tokens: Sequence[Sequence[int]], pooling: Pooling) -> Feed:
+class Row(NamedTuple):
+    """One text, as the model reads it.
+
+    Attributes:
+        ids: its tokens, with the marks of beginning and end.
+        pooled: where those tokens begin and end whose mean is its vector, the marks aside: they always count.
+    """
+
+    ids: Sequence[int]
+    pooled: tuple[int, int]
+
+    def weights(self) -> NDArray[np.float32]:
+        """Return `(tokens,)` float32, the weight of each token in the mean."""
+        weights = np.zeros(len(self.ids), np.float32)
+        weights[slice(*self.pooled)] = 1.0
+        weights[[0, -1]] = 1.0
+        return weights
+
+
+def lay_out(run: Run, tokens: Sequence[Row], pooling: Pooling) -> Feed:
     """Put the tokens of a run's texts where the plan says.
 
     Args:
         run: one of `plan`'s.
-        tokens: token ids of every text of the caller's list.
+        tokens: every text of the caller's list.
         pooling: how token vectors become one.
     """
     shape = (len(run.rows), run.width)
@@ -89,12 +109,15 @@ def lay_out(run: Run, tokens: Sequence[Sequence[int]], pooling: Pooling) -> Feed
     for place, row in enumerate(run.rows):
         start = 0
         for name in row:
-            end = start + len(tokens[name])
-            ids[place, start:end] = tokens[name]
+            end = start + len(tokens[name].ids)
+            ids[place, start:end] = tokens[name].ids
             positions[place, start:end] = np.arange(end - start)
             segments[place, start:end] = text
             first = place * run.width + start
-            pool[text, first : first + (end - start if pooling == "mean" else 1)] = 1.0
+            if pooling == "mean":
+                pool[text, first : first + end - start] = tokens[name].weights()
+            else:
+                pool[text, first] = 1.0
             start, text = end, text + 1
     return Feed(ids, positions, segments, pool)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from math import inf
 from queue import Empty, SimpleQueue
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, cast
 
 from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import EncoderFailedError, EncoderOutputError, NiruError
@@ -172,11 +172,11 @@ class Batcher:
         return future
 
     def _submit(self, job: Job) -> None:
-        tokens = estimate_tokens(job.text, self._window)
+        tokens = self._tokens(job)
         with self._lock:
             if self._worker is None:
                 self._start_threads()
-            if job.vector is None and job.lane == "interactive":
+            if job.vector is None and job.lane == "interactive" and isinstance(job.text, str):
                 job.vector = self._cache.get(job.text)
             self._scheduler.offer(job, tokens, time.monotonic())
             if job.vector is None and self._idle:
@@ -187,6 +187,11 @@ class Batcher:
         if job.vector is not None:
             self._pass_on([Encoded(job, job.payload, job.vector)])
         hand_out(ended)
+
+    def _tokens(self, job: Job) -> int:
+        if job.tokens is not None:
+            return job.tokens
+        return estimate_tokens(job.text if isinstance(job.text, str) else job.text.text, self._window)
 
     def _cancel(self, job: Job) -> None:
         with self._lock:
@@ -248,8 +253,9 @@ class Batcher:
 
     def _encode(self, batch: Batch) -> _Encoded:
         """Encode a batch; whatever goes wrong is returned, so that no error can end the thread."""
+        texts = cast("list[str]", batch.texts)  # windows only where the encoder takes them
         try:
-            raw = with_retries(self._config.retry, batch.deadline, lambda: self._encoder.encode(batch.texts))
+            raw = with_retries(self._config.retry, batch.deadline, lambda: self._encoder.encode(texts))
         except BaseException as err:  # noqa: BLE001  # an encoder may raise anything, SystemExit too
             return _Encoded(batch, err)
         return _Encoded(batch, raw)
@@ -298,7 +304,7 @@ class Batcher:
     def _remember(self, batch: Batch, outcomes: Sequence[Vector | NiruError]) -> None:
         """Keep the vectors of queries: people ask the same things."""
         for work, outcome in zip(batch.works, outcomes, strict=True):
-            if work.lane == "interactive" and not isinstance(outcome, NiruError):
+            if work.lane == "interactive" and isinstance(work.text, str) and not isinstance(outcome, NiruError):
                 self._cache.put(work.text, outcome)
 
     # --- after encoding ----------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from niruhybrid.errors import NiruError
 from niruhybrid.streaming.callers import Done, Outbox
 from niruhybrid.streaming.ledger import LaneLedger
 from niruhybrid.types import Vector
+from niruhybrid.windows import Window
 
 __all__ = ("Batch", "Ended", "Job", "Lane", "LaneName", "Work")
 
@@ -55,10 +56,11 @@ class Job:
     Attributes:
         payload: what the stage after encoding works on, a query or a document; let go of at the end.
         lane: where it waits and is counted.
-        text: what is encoded; let go of at the end.
+        text: what is encoded, a window only where the encoder takes windows; let go of at the end.
         timeout: seconds from acceptance until it is given up.
         vector: its vector, if it needs no encoding.
         session: a newer job of the same session supersedes it; None for no session.
+        tokens: how many tokens the encoder will read; None has them estimated.
         accepted_at: monotonic seconds at which it was offered.
         deadline: monotonic seconds at which it is given up.
         taken_at: monotonic seconds at which its text was taken for encoding; `accepted_at` if it never waited.
@@ -71,10 +73,11 @@ class Job:
 
     payload: object
     lane: LaneName
-    text: str
+    text: str | Window
     timeout: float
     vector: Vector | None = None
     session: str | None = None
+    tokens: int | None = None
     accepted_at: float = field(init=False)
     deadline: float = field(init=False)
     taken_at: float = field(init=False)
@@ -99,7 +102,7 @@ class Work:
         waiting: whether it is in a lane now; not so while it is being encoded, and afterwards.
     """
 
-    text: str
+    text: str | Window
     tokens: int
     order: int
     lane: LaneName
@@ -127,7 +130,7 @@ class Batch:
     returned: float | None = None
 
     @property
-    def texts(self) -> list[str]:
+    def texts(self) -> list[str | Window]:
         """The texts, in order."""
         return [work.text for work in self.works]
 

@@ -19,6 +19,7 @@ from niruhybrid.streaming.lanes import Batch, Ended, Job, Lane, LaneName, Work
 from niruhybrid.streaming.ledger import SchedulerStats, count
 from niruhybrid.streaming.turns import Turns
 from niruhybrid.types import Vector
+from niruhybrid.windows import Window
 
 __all__ = ("Scheduler",)
 
@@ -45,7 +46,7 @@ class Scheduler:
         self._admission = Admission(config, self._lanes, self._encoding, self._capacity)
         self._turns = Turns(config, self._interactive, self._bulk, self._capacity)
         self._deadlines = Deadlines()
-        self._by_text: dict[str, Work] = {}
+        self._by_text: dict[str | Window, Work] = {}
         self._sessions: dict[str, Job] = {}
         self._ended: list[Ended] = []
         self._order = 0
