@@ -1,6 +1,6 @@
 """Our server with parts that take no time: what is left is the server's own part of a `/stream/query`.
 
-    python bare.py PORT     # serves until SIGTERM
+python bare.py PORT     # serves until SIGTERM
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from niruhybrid.server import run
 from niruhybrid.types import Document, Hit, IndexEntry, Query, SearchRequest, SearchResponse, Token
 
 TEXT = (
-    "Slips flowing past bodies of revolution at supersonic speed keep a thin layer of heated gas near the wall, and the "
-    "rate at which that layer gives up its heat decides how long a nose of copper lasts. "
+    "Slips flowing past bodies of revolution at supersonic speed keep a thin layer of heated gas near the wall, and "
+    "the rate at which that layer gives up its heat decides how long a nose of copper lasts. "
 ) * 4
 HITS = tuple(Hit(f"cranfield-{rank}", rank, 1 / rank, TEXT, "heat transfer at a blunt nose") for rank in range(1, 6))
 TOKENS = tuple(Token(f" {sentence}.", hit.id) for sentence, hit in zip(TEXT.split(".")[:3], HITS, strict=False))

@@ -7,7 +7,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,11 +85,8 @@ class Connection(asyncio.Protocol):
             return
         if not self._first and len(self._seen) > self._body_at:
             self._first = time.perf_counter() - self._due
-        if self._length >= 0:
-            complete = len(self._seen) >= self._body_at + self._length
-        else:
-            complete = self._seen.endswith(END)
-        if complete:
+        ends_at = self._body_at + self._length
+        if len(self._seen) >= ends_at if self._length >= 0 else self._seen.endswith(END):
             head, body = bytes(self._seen[: self._body_at]), bytes(self._seen[self._body_at :])
             self._finish(int(head[9:12]), head, body)
 
@@ -150,8 +147,8 @@ def post(path: str, body: dict[str, Any]) -> bytes:
     return head.encode() + data
 
 
-def requests(path: str, questions: Iterable[str], **more: Any) -> Iterator[bytes]:
-    """Return one request for each question."""
+def requests(path: str, questions: Iterable[str], more: Mapping[str, Any]) -> Iterator[bytes]:
+    """Return one request for each question, with `more` fields."""
     return (post(path, {"query": question, "top_k": 5, **more}) for question in questions)
 
 
@@ -160,28 +157,26 @@ async def connect(port: int) -> Connection:
     return connection
 
 
-async def closed_loop(port: int, asked: Sequence[bytes], clients: int) -> Load:
-    """Have each client ask again when its answer is complete, until all of `asked` are answered."""
-    waiting, answers = iter(asked), list[Answer]()
+async def closed_loop(port: int, asked: Iterator[bytes], clients: int, seconds: float) -> Load:
+    """Have each client ask again as soon as its answer is complete, for some seconds."""
+    answers = list[Answer]()
     connections = [await connect(port) for _ in range(clients)]
+    cpu, began = time.process_time(), time.perf_counter()
 
     async def client(connection: Connection) -> None:
-        for request in waiting:
-            answers.append(await connection.ask(request, time.perf_counter()))  # noqa: PERF401  # as they come, of all
+        while (now := time.perf_counter()) < began + seconds:
+            answers.append(await connection.ask(next(asked), now))
             if not connection.usable:
                 connection = await connect(port)
         connection.close()
 
-    cpu, began = time.process_time(), time.perf_counter()
     await asyncio.gather(*(client(connection) for connection in connections))
-    seconds = time.perf_counter() - began
-    return Load(answers, seconds, (time.process_time() - cpu) / seconds)
+    took = time.perf_counter() - began
+    return Load(answers, took, (time.process_time() - cpu) / took)
 
 
-async def open_loop(
-    port: int, asked: Iterator[bytes], rate: float, *, until: Callable[[float], bool], grace: float = 3.0
-) -> Load:
-    """Offer `rate` requests a second, evenly, whatever becomes of them, for as long as `until` says False.
+async def open_loop(port: int, asked: Iterator[bytes], rate: float, seconds: float, *, grace: float = 2.0) -> Load:
+    """Offer `rate` requests a second, evenly, whatever becomes of them.
 
     A request goes out on a connection that is free, or on a new one. What is unanswered `grace` seconds after the last
     request counts as never answered.
@@ -190,7 +185,7 @@ async def open_loop(
         port: of the server.
         asked: at least as many requests as will be offered.
         rate: requests a second.
-        until: given the seconds since the start, says whether to stop.
+        seconds: for which requests are offered.
         grace: seconds.
     """
     free: deque[Connection] = deque([await connect(port) for _ in range(16)])
@@ -204,7 +199,7 @@ async def open_loop(
             free.append(connection)
 
     cpu, began, number = time.process_time(), time.perf_counter(), 0
-    while not until(now := time.perf_counter() - began):
+    while (now := time.perf_counter() - began) < seconds:
         while number / rate <= now:
             late.append(now - number / rate)
             task = asyncio.ensure_future(one(next(asked), began + number / rate))
@@ -212,8 +207,7 @@ async def open_loop(
             task.add_done_callback(under_way.discard)
             number += 1
         await asyncio.sleep(number / rate - (time.perf_counter() - began))
-    seconds = time.perf_counter() - began
-    share = (time.process_time() - cpu) / seconds
+    share = (time.process_time() - cpu) / now
     if under_way:
         _, pending = await asyncio.wait(under_way, timeout=grace)
         answers += [Answer(0, 0.0, grace, b"no answer", b"") for _ in pending]
@@ -223,7 +217,7 @@ async def open_loop(
     for connection in free:
         connection.close()
     late.sort()
-    return Load(answers, seconds, share, late[int(len(late) * 0.99)])
+    return Load(answers, now, share, late[int(len(late) * 0.99)])
 
 
 def events(content: bytes) -> list[tuple[str, dict[str, Any]]]:

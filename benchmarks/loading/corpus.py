@@ -1,10 +1,13 @@
 """What is asked, and of what: real passages and questions, and a store of them that is filled once and kept."""
 
+import atexit
+import contextlib
 import gzip
 import json
 import multiprocessing
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from hashlib import sha256
@@ -19,6 +22,9 @@ COLLECTIONS = ("cranfield", "cisi", "medline", "chunking-eval-passages", "kenya-
 STORED = 5_000
 BATCH = 64
 
+_folders = contextlib.ExitStack()
+atexit.register(_folders.close)
+
 
 def passages() -> list[dict[str, str]]:
     """Return the passages that are in every store: id, title and text, all texts different."""
@@ -29,7 +35,7 @@ def more_passages(count: int) -> list[dict[str, str]]:
     """Return passages that are in no store yet, for an ingest: the rest of the collections, then meetings in pieces."""
     rest = islice(_different(_read(COLLECTIONS)), STORED, None)
     found = [*islice(rest, count)]
-    return found + [*islice(_different(_meetings()), count - len(found))]
+    return [*found, *islice(_different(_meetings()), count - len(found))]
 
 
 def questions() -> list[str]:
@@ -38,16 +44,25 @@ def questions() -> list[str]:
         return [text for text in dict.fromkeys(line.strip() for line in file) if text]
 
 
-def filled_store(folder: Path, documents: Sequence[dict[str, str]]) -> tuple[Path, Path]:
-    """Copy a store of `documents`, and their vectors as a NumPy file, into `folder`; encode them where never done."""
+def filled_store(documents: Sequence[dict[str, str]]) -> tuple[Path, Path]:
+    """Return a store of `documents`, and their vectors as a NumPy file; both are kept, so this takes its time once.
+
+    Nobody may write to what is returned: see `fresh_copy`.
+    """
     kept = _kept(documents)
-    store, vectors = kept / "load.db", kept / "load.npy"
+    store, vectors = kept / "store" / "load.db", kept / "load.npy"
     if not vectors.exists():
-        kept.mkdir(parents=True, exist_ok=True)
-        store.unlink(missing_ok=True)
+        shutil.rmtree(kept, ignore_errors=True)
+        store.parent.mkdir(parents=True)
         _fill(store, vectors, documents)
-    shutil.copytree(kept, folder, dirs_exist_ok=True)
-    return folder / store.name, folder / vectors.name
+    return store, vectors
+
+
+def fresh_copy(store: Path) -> Path:
+    """Return a new folder, gone at this process's end, with a copy of a store and of what lies beside it."""
+    folder = Path(_folders.enter_context(tempfile.TemporaryDirectory()))
+    shutil.copytree(store.parent, folder, dirs_exist_ok=True)
+    return folder
 
 
 def _kept(documents: Sequence[dict[str, str]]) -> Path:

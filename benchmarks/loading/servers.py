@@ -8,12 +8,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).parent
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "0"}
-TICK = os.sysconf("SC_CLK_TCK")
-PAGE = os.sysconf("SC_PAGE_SIZE")
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "0",
+}
 
 
 class Server:
@@ -30,12 +32,14 @@ class Server:
         self._process = process
 
     def cpu(self) -> float:
-        """Return the processor seconds used until now."""
+        """Return the processor seconds that its living threads have used until now."""
         return sum(_cpu(pid) for pid in self._pids())
 
     def rss(self) -> float:
-        """Return the resident memory in MB, pages that processes share counted once each."""
-        return sum(_proportional(pid) for pid in self._pids()) / 1024
+        """Return the resident memory in MB; what several processes share counts once."""
+        pids = self._pids()
+        field = "Pss:" if len(pids) > 1 else "Rss:"
+        return sum(_resident(pid, field) for pid in pids) / 1024
 
     def _pids(self) -> list[int]:
         found = [self._process.pid]
@@ -47,7 +51,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def started(command: Sequence[str], core: int, *, ready: str, environ: Mapping[str, str] | None = None) -> Iterator[Server]:
+def started(
+    command: Sequence[str], core: int, *, ready: str, environ: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """Start a server on one core and yield it when it is ready; `{port}` in the command is a free port.
 
     Args:
@@ -98,19 +104,16 @@ def _free_port() -> int:
 
 
 def _cpu(pid: int) -> float:
+    total = 0
     with contextlib.suppress(OSError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / TICK
-    return 0.0
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e9
 
 
-def _proportional(pid: int) -> float:
+def _resident(pid: int, field: str) -> float:
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith(field):
                 return float(line.split()[1])
     return 0.0
-
-
-def facts(server: Server) -> dict[str, Any]:
-    return {"rss_mb": round(server.rss(), 1), "ready_s": round(server.ready_seconds, 2)}
