@@ -18,7 +18,8 @@ from niruhybrid.errors import (
 )
 from niruhybrid.streaming.capacity import STALE
 from niruhybrid.streaming.lanes import Batch, Job, LaneName
-from niruhybrid.streaming.scheduler import ATTENTION, Scheduler
+from niruhybrid.streaming.scheduler import Scheduler
+from niruhybrid.streaming.turns import ATTENTION
 from niruhybrid.types import Vector
 
 ROW: Vector = np.array([1.0, 0.0], np.float32)

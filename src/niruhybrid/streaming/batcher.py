@@ -13,19 +13,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from math import inf
-from queue import Empty, SimpleQueue
-from typing import Literal, NamedTuple, TypeAlias, cast
 
 from niruhybrid.config import StreamingConfig
-from niruhybrid.errors import EncoderFailedError, EncoderOutputError, NiruError
+from niruhybrid.errors import NiruError
 from niruhybrid.ports import Encoder
+from niruhybrid.streaming.alarm import Alarm
 from niruhybrid.streaming.cache import CacheStats, VectorCache
 from niruhybrid.streaming.callers import Done, Ending, Outbox, hand_out
 from niruhybrid.streaming.cost import estimate_tokens
+from niruhybrid.streaming.encodes import Encodes, Raw, as_ours
 from niruhybrid.streaming.lanes import Batch, Job, LaneName
 from niruhybrid.streaming.ledger import SchedulerStats
-from niruhybrid.streaming.retrying import with_retries
-from niruhybrid.streaming.rows import checked_rows
 from niruhybrid.streaming.scheduler import Scheduler
 from niruhybrid.streaming.stage import Encoded, Finish, Finished, Stage
 from niruhybrid.types import Timings, Vector
@@ -35,16 +33,6 @@ __all__ = ("Batcher", "Job")
 _log = logging.getLogger(__name__)
 
 _QUICK = 0.001  # seconds; an encode that takes less is over before another thread has woken to help
-
-
-class _Encoded(NamedTuple):
-    """A batch that the encoder is done with: the raw rows it returned, or what it raised."""
-
-    batch: Batch
-    outcome: object
-
-
-_Call: TypeAlias = Literal["look", "close"] | _Encoded
 
 
 class Batcher:
@@ -59,22 +47,20 @@ class Batcher:
     def __init__(
         self, encoder: Encoder, config: StreamingConfig, *, finish: Mapping[LaneName, Finish] | None = None
     ) -> None:
-        self._encoder = encoder
+        self._encodes = Encodes(encoder, config.retry)
         self._config = config
         self._finish = dict(finish or {})
         self._window: int | None = getattr(encoder, "max_tokens", None)
-        self._dim: int | None = getattr(encoder, "dimension", None)
         self._scheduler = Scheduler(config, finishes=bool(self._finish))
         self._lock = threading.Lock()
         self._work_came = threading.Lock()  # released to wake the worker, who alone acquires it
         self._work_came.acquire()
         self._idle = False  # whether the worker sleeps
         self._settling = False  # whether the alarm thread has a batch to settle
-        self._calls: SimpleQueue[_Call] = SimpleQueue()
-        self._alarm_at = -inf  # until the alarm thread first sleeps, nobody needs to wake it
         self._cache = VectorCache(config.cache_bytes)
         self._worker: threading.Thread | None = None
-        self._alarm: threading.Thread | None = None
+        self._alarm = Alarm(self._look)
+        self._alarm_thread: threading.Thread | None = None
         self._stages: dict[LaneName, Stage] = {}
         self._closed = False
         self._degraded = False
@@ -140,7 +126,7 @@ class Batcher:
 
     def abandon(self) -> None:
         """Have the batcher close itself, soon, in a thread of its own; safe to call from a finalizer."""
-        self._calls.put("close")
+        self._alarm.ask(self.close)
 
     def close(self, timeout: float = 0.0) -> None:
         """Refuse new items, end those that wait, let those in flight finish; a second call does no harm.
@@ -153,7 +139,7 @@ class Batcher:
             self._scheduler.close()
             ended = self._collect()
             self._wind_down()
-            threads = [thread for thread in (self._worker, self._alarm, *self._stages.values()) if thread is not None]
+            threads = [each for each in (self._worker, self._alarm_thread, *self._stages.values()) if each is not None]
         hand_out(ended)
         until = time.monotonic() + timeout
         for thread in threads if timeout else ():
@@ -181,12 +167,12 @@ class Batcher:
             self._scheduler.offer(job, tokens, time.monotonic())
             if job.vector is None and self._idle:
                 self._wake_worker()
-            if job.deadline < self._alarm_at:
-                self._calls.put("look")
-            ended = self._collect()
+            self._alarm.look_by(job.deadline)
+            superseded = self._collect() if job.session is not None else []
         if job.vector is not None:
             self._pass_on([Encoded(job, job.payload, job.vector)])
-        hand_out(ended)
+        if superseded:
+            hand_out(superseded)
 
     def _tokens(self, job: Job) -> int:
         if job.tokens is not None:
@@ -205,16 +191,16 @@ class Batcher:
             return
         for lane, finish in self._finish.items():
             self._stages[lane] = Stage(f"niru-{lane}", finish, self._config, self._hand_back)
-        self._alarm = _started(self._keep_time, "niru-alarm")
+        self._alarm_thread = self._alarm.start("niru-alarm")
         self._worker = _started(self._encode_batches, "niru-encoder")
 
     def _encode_batches(self) -> None:
         batch = self._next_batch()
         while batch is not None:
-            encoded = self._encode(batch)
-            batch = self._following(encoded)
+            raw = self._encodes.encode(batch)
+            batch = self._following(raw)
             if batch is None:
-                if not self._settle(encoded):
+                if not self._settle(raw):
                     return  # given up as hung: another worker has taken over
                 batch = self._next_batch()
 
@@ -233,54 +219,46 @@ class Batcher:
             if not ended:
                 self._work_came.acquire()
 
-    def _following(self, encoded: _Encoded) -> Batch | None:
+    def _following(self, raw: Raw) -> Batch | None:
         """Take the next batch and leave the last one to the alarm thread, so that the encoder need not wait for it.
 
         None where that wins nothing: nothing waits, so that a lone query is not handed around; the encoder is as quick
         as the other thread would be; or that one is still busy with the batch before.
         """
-        batch = encoded.batch
+        batch = raw.batch
         with self._lock:
             now = batch.returned = time.monotonic()
-            late = batch not in self._scheduler.encoding
+            late = not self._scheduler.has(batch)
             if late or self._settling or self._closed or now - batch.started < _QUICK:
                 return None
             following = self._take()
             if following is not None:
                 self._settling = True
-                self._calls.put(encoded)
+                self._alarm.ask(lambda: self._settle_aside(raw))
             return following
-
-    def _encode(self, batch: Batch) -> _Encoded:
-        """Encode a batch; whatever goes wrong is returned, so that no error can end the thread."""
-        texts = cast("list[str]", batch.texts)  # windows only where the encoder takes them
-        try:
-            raw = with_retries(self._config.retry, batch.deadline, lambda: self._encoder.encode(texts))
-        except BaseException as err:  # noqa: BLE001  # an encoder may raise anything, SystemExit too
-            return _Encoded(batch, err)
-        return _Encoded(batch, raw)
 
     # --- a batch that is back, in the worker's thread or the alarm's -----------------------------------------------
 
-    def _settle(self, encoded: _Encoded) -> bool:
+    def _settle(self, raw: Raw) -> bool:
         """Note what became of a batch and tell its callers; False if it was given up meanwhile."""
-        batch, outcome = encoded.batch, self._checked(encoded)
+        batch, outcome = raw.batch, self._encodes.read(raw)
         with self._lock:
-            if batch not in self._scheduler.encoding:
+            if not self._scheduler.has(batch):
                 return False
             now = time.monotonic()
             if isinstance(outcome, BaseException) and self._scheduler.split(batch, outcome, now):
                 self._wake_worker()
                 self._wind_down()
                 return True
-            outcomes = [_as_ours(outcome)] if isinstance(outcome, BaseException) else outcome
+            outcomes = [as_ours(outcome)] if isinstance(outcome, BaseException) else outcome
             self._degraded = False
             self._remember(batch, outcomes)
             live = self._scheduler.complete(batch, outcomes, now)
             items = [Encoded(job, job.payload, vector) for job, vector in live] if self._stages else []
             ended = self._collect()
             if not self._stages:
-                ended += [each for job, vector in live for each in self._end(job, vector, None, 0.0, now)]
+                for job, vector in live:
+                    self._end(job, _done(job, vector, None, 0.0, now), ended)
         hand_out(ended)
         self._pass_on(items)
         if self._closed:
@@ -288,18 +266,9 @@ class Batcher:
                 self._wind_down()
         return True
 
-    def _checked(self, encoded: _Encoded) -> list[Vector | EncoderOutputError] | BaseException:
-        """Return the batch's rows, each checked, or what is wrong with the whole."""
-        batch, outcome = encoded
-        if isinstance(outcome, BaseException):
-            return outcome
-        try:
-            rows = checked_rows(outcome, len(batch.works), self._dim)
-        except BaseException as err:  # noqa: BLE001  # what an encoder returns may raise anything when it is read
-            return err
-        if self._dim is None:
-            self._dim = next((row.size for row in rows if not isinstance(row, NiruError)), None)
-        return rows
+    def _settle_aside(self, raw: Raw) -> None:
+        self._settle(raw)
+        self._settling = False
 
     def _remember(self, batch: Batch, outcomes: Sequence[Vector | NiruError]) -> None:
         """Keep the vectors of queries: people ask the same things."""
@@ -325,35 +294,16 @@ class Batcher:
             if self._stages:
                 for item, _, _ in results:
                     self._scheduler.finished(item.job.lane)
-            ended = [
-                each
-                for item, found, seconds in results
-                for each in self._end(item.job, item.vector, found, seconds, now)
-            ]
+            ended: list[Ending] = []
+            for (job, _, vector), found, seconds in results:
+                error = found if isinstance(found, NiruError) else None
+                self._end(job, error or _done(job, vector, found, seconds, now), ended)
             self._wake_worker()  # a lane that paused for its stage may go on
             if self._closed:
-                self._calls.put("look")
+                self._alarm.look_now()
         hand_out(ended)
 
-    # --- the alarm thread --------------------------------------------------------------------------------------
-
-    def _keep_time(self) -> None:
-        """End what is past its deadline and give up encodes that hang, until closed and empty."""
-        while (due := self._look()) is not None:
-            try:
-                call = self._calls.get(timeout=None if due == inf else max(0.0, due - time.monotonic()))
-            except Empty:
-                continue
-            self._answer(call)
-        while not self._calls.empty():
-            self._answer(self._calls.get())
-
-    def _answer(self, call: _Call) -> None:
-        if call == "close":
-            self.close()
-        elif call != "look":
-            self._settle(call)
-            self._settling = False
+    # --- in the alarm's thread ---------------------------------------------------------------------------------
 
     def _look(self) -> float | None:
         """Do what is due; return when the next thing will be, infinity for never, None when there is no more to do."""
@@ -364,10 +314,10 @@ class Batcher:
                 self._replace_worker(batch, now)
             ended = self._collect()
             due = self._scheduler.next_due()
-            self._alarm_at = inf if due is None else due
+            self._alarm.at = inf if due is None else due
             done = due is None and self._closed
         hand_out(ended)
-        return None if done else self._alarm_at
+        return None if done else self._alarm.at
 
     def _replace_worker(self, batch: Batch, now: float) -> None:
         self._scheduler.give_up(batch, now)
@@ -380,8 +330,8 @@ class Batcher:
 
     def _take(self) -> Batch | None:
         batch = self._scheduler.take(time.monotonic(), _is_gone)
-        if batch is not None and batch.started + self._config.hang_timeout < self._alarm_at:
-            self._calls.put("look")
+        if batch is not None:
+            self._alarm.look_by(batch.started + self._config.hang_timeout)
         return batch
 
     def _wake_worker(self) -> None:
@@ -389,14 +339,11 @@ class Batcher:
             self._idle = False
             self._work_came.release()
 
-    def _end(self, job: Job, vector: Vector, found: object, seconds: float, now: float) -> list[Ending]:
+    def _end(self, job: Job, outcome: Done | NiruError, ended: list[Ending]) -> None:
         """End an item that has been through everything; nobody is to be told if it has ended otherwise meanwhile."""
-        if isinstance(found, NiruError):
-            return [_ending(job, found)] if self._scheduler.fail(job, found) else []
-        if not self._scheduler.deliver(job):
-            return []
-        queued, total = job.taken_at - job.accepted_at, now - job.accepted_at
-        return [_ending(job, Done(vector, found, Timings(queued, job.encoded_in, seconds, total)))]
+        scheduler = self._scheduler
+        if scheduler.fail(job, outcome) if isinstance(outcome, NiruError) else scheduler.deliver(job):
+            ended.append(_ending(job, outcome))
 
     def _collect(self) -> list[Ending]:
         return [_ending(job, error) for job, error in self._scheduler.collect()]
@@ -406,7 +353,7 @@ class Batcher:
         if self._closed and not self._scheduler.busy:
             for stage in self._stages.values():
                 stage.close()
-            self._calls.put("look")
+            self._alarm.look_now()
             self._wake_worker()
 
 
@@ -422,18 +369,15 @@ def _is_gone(job: Job) -> bool:
 
 def _ending(job: Job, outcome: Done | NiruError) -> Ending:
     _release(job)
-    return Ending(job.future, job.outbox, outcome)
+    return job.future, job.outbox, outcome
+
+
+def _done(job: Job, vector: Vector, found: object, seconds: float, now: float) -> Done:
+    queued, total = job.taken_at - job.accepted_at, now - job.accepted_at
+    return Done(vector, found, Timings(queued, job.encoded_in, seconds, total))
 
 
 def _release(job: Job) -> None:
     """Let go of what an ended item was about; its deadline may be kept for a while."""
     job.payload = None
     job.text = ""
-
-
-def _as_ours(err: BaseException) -> NiruError:
-    if isinstance(err, NiruError):
-        return err
-    ours = EncoderFailedError(f"the encoder raised {type(err).__name__} for this text alone: see the cause")
-    ours.__cause__ = err
-    return ours

@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from niruhybrid.errors import NiruError
 from niruhybrid.types import Timings, Vector
@@ -65,18 +65,9 @@ class Outbox:
             _set(*self._waiting.popleft())
 
 
-class Ending(NamedTuple):
-    """Who is to be told what.
-
-    Attributes:
-        future: what the caller waits for.
-        outbox: where an event loop's future is told; None for a thread's.
-        outcome: the result, or the error it ends with.
-    """
-
-    future: "Future[Done] | asyncio.Future[Done]"
-    outbox: Outbox | None
-    outcome: Done | NiruError
+Ending: TypeAlias = tuple["Future[Done] | asyncio.Future[Done]", Outbox | None, Done | NiruError]
+"""Who is to be told what: the future that the caller waits for, where its event loop is told (None for a thread's), and
+the result, or the error it ends with."""
 
 
 def hand_out(ended: Sequence[Ending]) -> None:

@@ -35,16 +35,15 @@ def checked_rows(raw: object, count: int, dim: int | None) -> list[Vector | Enco
         raise EncoderOutputError(
             f"the encoder returned {rows.shape[1]} dimensions, {dim} before: always return the same"
         )
-    squares = np.vecdot(rows, rows).tolist()
-    return [_checked_row(row, square) for row, square in zip(rows, squares, strict=True)]
-
-
-def _checked_row(row: Vector, square: float) -> Vector | EncoderOutputError:
-    if not abs(square - 1.0) <= 2 * _UNIT:  # `not`: so that NaN goes there too
-        return _scaled_row(row)
-    own = row.copy()
-    own.setflags(write=False)
-    return own
+    checked: list[Vector | EncoderOutputError] = []
+    for row, square in zip(rows, np.vecdot(rows, rows).tolist(), strict=True):
+        if not abs(square - 1.0) <= 2 * _UNIT:  # `not`: so that NaN goes there too
+            checked.append(_scaled_row(row))
+            continue
+        own = row.copy()
+        own.setflags(write=False)
+        checked.append(own)
+    return checked
 
 
 def _scaled_row(row: Vector) -> Vector | EncoderOutputError:

@@ -23,9 +23,6 @@ from niruhybrid.windows import Window
 
 __all__ = ("Scheduler",)
 
-ATTENTION = 1.0
-"""Seconds after a query during which bulk batches are kept short, so that the next query waits less."""
-
 
 class Scheduler:
     """The state of both lanes, and every decision about them.
@@ -50,7 +47,6 @@ class Scheduler:
         self._sessions: dict[str, Job] = {}
         self._ended: list[Ended] = []
         self._order = 0
-        self._last_query = float("-inf")
         self._hung = 0
         self._closed = False
 
@@ -99,7 +95,7 @@ class Scheduler:
     def _admit(self, job: Job, lane: Lane, tokens: int) -> None:
         lane.ledger.offered += 1
         if lane is self._interactive:
-            self._last_query = job.accepted_at
+            self._turns.last_query = job.accepted_at
         if self._closed:
             count(lane.ledger.rejected, "closed")
             raise ClosedError("the processor is closed: make a new one")
@@ -142,23 +138,18 @@ class Scheduler:
             now: monotonic seconds.
             gone: tells of an item whether its caller has just gone away, and nobody had time to `cancel` it.
         """
+        if not (self._interactive.works or self._bulk.works):
+            return None
         self.expire(now)
         while (lane := self._turns.next()) is not None:
-            most, budget, short = self._limits(lane, now)
-            works, reason = lane.cut(most, budget)
+            budget, short = self._turns.budget(lane, now)
+            works, reason = lane.cut(self._config.batch_size, budget)
             if gone is not None:
                 works = self._still_wanted(works, gone)
             works = self._still_in_time(works, now)
             if works:
                 return self._dispatch(lane, works, "time" if short and reason == "tokens" else reason, now)
         return None
-
-    def _limits(self, lane: Lane, now: float) -> tuple[int, int, bool]:
-        budget = int(self._capacity.ceiling)
-        if lane is self._interactive or now - self._last_query > ATTENTION:
-            return self._config.batch_size, budget, False
-        short = self._capacity.model.tokens_within(self._config.bulk_batch_time, budget)
-        return self._config.batch_size, short, short < budget
 
     def _still_wanted(self, works: list[Work], gone: Callable[[Job], bool]) -> list[Work]:
         leaving = [job for work in works for job in work.jobs if gone(job)]
@@ -264,10 +255,9 @@ class Scheduler:
             self._forget(work)
             self._fail_all(work, error)
 
-    @property
-    def encoding(self) -> tuple[Batch, ...]:
-        """The batches taken that are neither completed nor split nor given up."""
-        return tuple(self._encoding)
+    def has(self, batch: Batch) -> bool:
+        """Whether a batch is neither completed nor split nor given up."""
+        return batch in self._encoding
 
     @property
     def busy(self) -> bool:

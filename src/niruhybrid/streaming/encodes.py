@@ -1,0 +1,70 @@
+"""One encode of one batch: tried again where that may help, and what it returned checked row by row."""
+
+from typing import NamedTuple, cast
+
+from niruhybrid.config import RetryPolicy
+from niruhybrid.errors import EncoderFailedError, EncoderOutputError, NiruError
+from niruhybrid.ports import Encoder
+from niruhybrid.streaming.lanes import Batch
+from niruhybrid.streaming.retrying import with_retries
+from niruhybrid.streaming.rows import checked_rows
+from niruhybrid.types import Vector
+
+__all__ = ("Encodes", "Raw", "as_ours")
+
+
+class Raw(NamedTuple):
+    """A batch that the encoder is done with.
+
+    Attributes:
+        batch: the batch.
+        outcome: what the encoder returned, unread, or what it raised.
+    """
+
+    batch: Batch
+    outcome: object
+
+
+class Encodes:
+    """The encoder as the batcher's threads see it: nothing that it does can end them.
+
+    Args:
+        encoder: called in the thread that calls `encode`.
+        retry: what is tried again.
+    """
+
+    __slots__ = ("_dim", "_encoder", "_retry")
+
+    def __init__(self, encoder: Encoder, retry: RetryPolicy) -> None:
+        self._encoder = encoder
+        self._retry = retry
+        self._dim: int | None = getattr(encoder, "dimension", None)
+
+    def encode(self, batch: Batch) -> Raw:
+        """Encode a batch; whatever goes wrong is returned."""
+        texts = cast("list[str]", batch.texts)  # windows only where the encoder takes them
+        try:
+            return Raw(batch, with_retries(self._retry, batch.deadline, lambda: self._encoder.encode(texts)))
+        except BaseException as err:  # noqa: BLE001  # an encoder may raise anything, SystemExit too
+            return Raw(batch, err)
+
+    def read(self, raw: Raw) -> list[Vector | EncoderOutputError] | BaseException:
+        """Return the rows of a batch, each checked, or what is wrong with the whole; see `checked_rows`."""
+        if isinstance(raw.outcome, BaseException):
+            return raw.outcome
+        try:
+            rows = checked_rows(raw.outcome, len(raw.batch.works), self._dim)
+        except BaseException as err:  # noqa: BLE001  # what an encoder returns may raise anything when it is read
+            return err
+        if self._dim is None:
+            self._dim = next((row.size for row in rows if not isinstance(row, NiruError)), None)
+        return rows
+
+
+def as_ours(err: BaseException) -> NiruError:
+    """Return the error that the items of a text end with when it alone made the encoder raise."""
+    if isinstance(err, NiruError):
+        return err
+    ours = EncoderFailedError(f"the encoder raised {type(err).__name__} for this text alone: see the cause")
+    ours.__cause__ = err
+    return ours
