@@ -186,7 +186,8 @@ def _lifted(collection: Collection, common: _Common, scores: Floats, limit: int,
     rough *= collection.allowed[span]
     slack = float(common.weights[:lead].sum()) * _wrong(collection, common.part)
     least = max(floor, _roughly_highest(rough, limit) * _ROOM - slack) - slack - common.rest[lead]
-    return np.flatnonzero((rough > 0.0) & (rough >= least)) + span.start
+    lifted: Ints = np.flatnonzero((rough > 0.0) & (rough >= least)) + span.start
+    return lifted
 
 
 def _add_rough(scores: Floats, table: Ints, rows: Ints, weights: Floats) -> None:
