@@ -124,7 +124,9 @@ def merged(parts: Sequence[Postings], entries: Run, places: Ints, lengths: Float
     """
     order = np.argsort(entries[0], kind="stable")
     journal = entries[0][order], entries[1][order], entries[2][order]
-    have, span = _counted(parts, journal, places)
+    known = max((int(part.terms[-1]) for part in parts if len(part.terms)), default=-1)
+    known = max(known, *(term for part in parts for term in part.common), *journal[0][-1:].tolist(), -1)
+    have, span = _counted(parts, journal, places, known + 1)
     if span.start >= span.stop:
         return None
     many = have * _COMMON >= span.stop - span.start
@@ -171,10 +173,9 @@ class _Lists:
         self.ends[terms[firsts]] += sizes
 
 
-def _counted(parts: Sequence[Postings], journal: Run, places: Ints) -> tuple[Ints, slice]:
+def _counted(parts: Sequence[Postings], journal: Run, places: Ints, vocabulary: int) -> tuple[Ints, slice]:
     """Return how many documents have each term, and which new slots there are."""
-    highest = [int(terms.max()) for terms, _, _ in _live(parts, journal, places)]
-    have, first, last = np.zeros(max(highest, default=-1) + 1, np.int64), len(places), -1
+    have, first, last = np.zeros(vocabulary, np.int64), len(places), -1
     for terms, slots, _ in _live(parts, journal, places):
         have += np.bincount(terms, minlength=len(have))
         first, last = min(first, int(slots.min())), max(last, int(slots.max()))
