@@ -25,7 +25,7 @@ Allowed = NDArray[np.bool_]
 EXACT = 16_384
 """Vectors up to which every one is compared."""
 
-_TAIL, _TAIL_SHARE = 2048, 128  # newest vectors beside the sieve: so many, or a share of all
+_TAIL, _TAIL_SHARE = 1024, 128  # newest vectors beside the sieve: so many, or a share of all
 _SPARSE = 4  # below a quarter it is cheaper to pick vectors than to pass over the others
 _SPARE, _SPARE_AT_LEAST = 1.25, 8  # candidates are found by rounded numbers
 _QUERIES = 32

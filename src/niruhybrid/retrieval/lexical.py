@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from niruhybrid.retrieval.fusion import term_norm
 from niruhybrid.retrieval.growing import Growing
 from niruhybrid.retrieval.journal import GONE, Entries, Journal
-from niruhybrid.retrieval.matching import Collection, best, best_matches, highest
-from niruhybrid.retrieval.postings import K1, MOST_COUNTED, Postings, merged, saturation, spread
+from niruhybrid.retrieval.matching import Collection, best, best_matches
+from niruhybrid.retrieval.postings import K1, MOST_COUNTED, Postings, merged
 
 __all__ = ("MAX_QUERY_TERMS", "LexicalIndex", "LexicalQuery")
 
@@ -226,7 +226,7 @@ class LexicalIndex:
         added = recent.slots != GONE
         entries = (recent.terms[added], recent.slots[added], recent.counts[added])
         made = merged(self.parts[first:], entries, places, lengths, max(1.0, self.total / max(1, self.documents)))
-        return (made,) if len(made) else ()
+        return () if made is None else (made,)
 
     def _outgrown(self) -> int:
         """Return the first part that is small beside what is behind it."""
@@ -240,31 +240,22 @@ class LexicalIndex:
         if not len(query.terms):
             return np.empty(0, np.intp), np.empty(0, np.float32)
         average = max(1.0, self.total / max(1, self.documents))
-        recent, weights = query.recent, query.weights
-        there = np.flatnonzero((recent.slots != GONE) & allowed[recent.slots])
-        new_slots, new_scores = self._recent_scores(
-            recent.slots[there], recent.counts[there], weights[recent.terms[there]], average
-        )
+        recent = query.recent
+        if len(recent.slots) and recent.slots.min() == GONE:
+            there = recent.slots != GONE
+            recent = Entries(recent.terms[there], recent.slots[there], recent.counts[there])
         collection = Collection(self.parts, self.lengths.items, average, allowed)
-        slots, scores = best_matches(collection, query.terms, weights, limit, highest(new_scores, limit))
-        return best(np.concatenate((slots, new_slots)), np.concatenate((scores, new_scores)), limit)
+        return best(*best_matches(collection, query.terms, query.weights, recent, limit), limit)
 
     def _weights(self, terms: Ints, recent: Entries, times: Floats) -> Floats:
         """Return how much each term counts."""
-        have = np.bincount(recent.terms, np.where(recent.slots == GONE, -1, 1), len(terms))
+        have = np.bincount(recent.terms, minlength=len(terms))
+        gone = recent.terms[recent.slots == GONE]
+        if len(gone):
+            have -= 2 * np.bincount(gone, minlength=len(terms))
         old = terms < len(self.frequencies)
         have[old] += self.frequencies[terms[old]]
         weights: Floats = (times * (K1 + 1.0) * np.log1p((self.documents - have + 0.5) / (have + 0.5))).astype(
             np.float32
         )
         return weights
-
-    def _recent_scores(self, slots: Ints, counts: Ints, weights: Floats, average: float) -> tuple[Ints, Floats]:
-        """Return the documents of entries, and what these add up to."""
-        if not len(slots):
-            return slots, weights
-        first = int(slots.min())
-        gained = weights * saturation(counts, spread(self.lengths.items[slots], average))
-        scores = np.bincount(slots - first, gained).astype(np.float32)
-        found = np.flatnonzero(scores)
-        return found + first, scores[found]

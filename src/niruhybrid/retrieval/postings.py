@@ -1,7 +1,8 @@
 """Postings: for each term the documents that have it, in arrays that never change once made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -14,9 +15,12 @@ B = 0.75
 
 Ints = NDArray[Any]
 Floats = NDArray[np.float32]
+Run = tuple[Ints, Ints, Ints]
+"""Entries, one for each term of each document: term, slot and occurrences (uint16)."""
 
 MOST_COUNTED = np.iinfo(np.uint16).max
 ROUNDED = 255
+_RUN = 262_144  # entries looked at in one go
 _COMMON = 16  # a term that one document in so many has takes less room in a table, and is looked up faster
 
 
@@ -66,34 +70,6 @@ class Postings:
     average: float
     tops: Ints
 
-    @classmethod
-    def of(cls, span: slice, entries: tuple[Ints, Ints, Ints], lengths: Floats, average: float) -> Self:
-        """Sort entries, one for each term of each document.
-
-        Args:
-            span: the slots of the documents.
-            entries: term, slot and occurrences (uint16) of each; slots ascend for the same term.
-            lengths: terms of each document, by slot.
-            average: document length to compute `rough` with.
-        """
-        order = np.argsort(entries[0], kind="stable")
-        terms, slots, counts = (column[order] for column in entries)
-        firsts = np.flatnonzero(np.diff(terms, prepend=-1))
-        sizes = np.diff(firsts, append=len(terms))
-        many = sizes * _COMMON >= span.stop - span.start
-        table = np.zeros((int(many.sum()), span.stop - span.start), np.uint16)
-        for row, (start, size) in enumerate(zip(firsts[many].tolist(), sizes[many].tolist(), strict=True)):
-            table[row, slots[start : start + size] - span.start] = counts[start : start + size]
-        against = spread(lengths[span], average)
-        rough = np.zeros(table.shape, np.uint8)
-        for row, counted in enumerate(table):
-            rough[row] = np.maximum(np.rint(saturation(counted, against) * ROUNDED), counted > 0)
-        common = {term: row for row, term in enumerate(terms[firsts[many]].tolist())}
-        rare = np.repeat(~many, sizes)
-        starts = np.append(0, np.cumsum(sizes[~many]))
-        tops = rough.max(axis=1, initial=0)
-        return cls(span, terms[firsts[~many]], starts, slots[rare], counts[rare], common, table, rough, average, tops)
-
     def __len__(self) -> int:
         return len(self.slots) + self.table.size
 
@@ -118,21 +94,26 @@ class Postings:
             *zip(names[rows].tolist(), inside[places].tolist(), strict=True),
         ]
 
-    def entries(self) -> tuple[Ints, Ints, Ints]:
-        """Return term, slot and occurrences of each entry; slots ascend for the same term."""
-        rows, places = np.nonzero(self.table)
-        names = np.fromiter(self.common, np.int32, len(self.common))
-        return (
-            np.concatenate((np.repeat(self.terms, np.diff(self.starts)), names[rows])),
-            np.concatenate((self.slots, (places + self.span.start).astype(np.int32))),
-            np.concatenate((self.counts, self.table[rows, places])),
-        )
+    def runs(self) -> Iterator[Run]:
+        """Yield all entries, whole lists at a time: those of one term together, their slots ascending."""
+        start = 0
+        while start < len(self.terms):
+            end = int(np.searchsorted(self.starts, self.starts[start] + _RUN, side="right")) - 1
+            end = max(start + 1, min(end, len(self.terms)))
+            inside = slice(int(self.starts[start]), int(self.starts[end]))
+            terms = np.repeat(self.terms[start:end], np.diff(self.starts[start : end + 1]))
+            yield terms, self.slots[inside], self.counts[inside]
+            start = end
+        for term, row in self.common.items():
+            places = np.flatnonzero(self.table[row])
+            yield np.full(len(places), term, np.int32), places + self.span.start, self.table[row, places]
 
 
-def merged(
-    parts: Sequence[Postings], entries: tuple[Ints, Ints, Ints], places: Ints, lengths: Floats, average: float
-) -> Postings:
-    """Make one of several, of neighbouring documents.
+def merged(parts: Sequence[Postings], entries: Run, places: Ints, lengths: Floats, average: float) -> Postings | None:
+    """Make one of several, of neighbouring documents; None if no entry is left.
+
+    In two passes over runs of entries, one to count and one to write: never more than what comes out is in memory
+    beside what goes in, and other threads get their turn between runs.
 
     Args:
         parts: the postings, those of lower slots first.
@@ -141,10 +122,79 @@ def merged(
         lengths: terms of each document, by new slot.
         average: document length to compute `rough` with.
     """
-    columns = zip(*(part.entries() for part in parts), entries, strict=True)
-    terms, slots, counts = (np.concatenate(column) for column in columns)
-    slots = places[slots]
-    kept = slots >= 0
-    terms, slots, counts = terms[kept], slots[kept], counts[kept]
-    span = slice(int(slots.min()), int(slots.max()) + 1) if len(slots) else slice(0, 0)
-    return Postings.of(span, (terms, slots, counts), lengths, average)
+    order = np.argsort(entries[0], kind="stable")
+    journal = entries[0][order], entries[1][order], entries[2][order]
+    known = max((int(part.terms[-1]) for part in parts if len(part.terms)), default=-1)
+    known = max(known, *(term for part in parts for term in part.common), *journal[0][-1:].tolist(), -1)
+    have, span = _counted(parts, journal, places, known + 1)
+    if span.start >= span.stop:
+        return None
+    many = have * _COMMON >= span.stop - span.start
+    names = np.flatnonzero(many)
+    table = np.zeros((len(names), span.stop - span.start), np.uint16)
+    rare = np.flatnonzero((have > 0) & ~many)
+    starts = np.append(0, np.cumsum(have[rare]))
+    lists = _Lists.empty(int(starts[-1]), rare, starts, len(have))
+    rows = np.full(len(have), -1)
+    rows[names] = np.arange(len(names))
+    for terms, slots, counts in _live(parts, journal, places):
+        row = rows[terms]
+        common = row >= 0
+        table[row[common], slots[common] - span.start] = counts[common]
+        lists.write(terms[~common], slots[~common], counts[~common])
+    rough = _rough(table, spread(lengths[span], average))
+    common_rows = {term: row for row, term in enumerate(names.tolist())}
+    tops = rough.max(axis=1, initial=0)
+    return Postings(
+        span, rare.astype(np.int32), starts, lists.slots, lists.counts, common_rows, table, rough, average, tops
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lists:
+    """Lists that are being written, one behind the other."""
+
+    slots: Ints
+    counts: Ints
+    ends: Ints  # of what has been written of each term's list, by term
+
+    @classmethod
+    def empty(cls, size: int, terms: Ints, starts: Ints, vocabulary: int) -> Self:
+        ends = np.zeros(vocabulary, np.int64)
+        ends[terms] = starts[:-1]
+        return cls(np.empty(size, np.int32), np.empty(size, np.uint16), ends)
+
+    def write(self, terms: Ints, slots: Ints, counts: Ints) -> None:
+        """Put entries, ascending by term, behind those of the same term."""
+        firsts = np.flatnonzero(np.diff(terms, prepend=-1))
+        sizes = np.diff(firsts, append=len(terms))
+        at = self.ends[terms] + np.arange(len(terms)) - np.repeat(firsts, sizes)
+        self.slots[at], self.counts[at] = slots, counts
+        self.ends[terms[firsts]] += sizes
+
+
+def _counted(parts: Sequence[Postings], journal: Run, places: Ints, vocabulary: int) -> tuple[Ints, slice]:
+    """Return how many documents have each term, and which new slots there are."""
+    have, first, last = np.zeros(vocabulary, np.int64), len(places), -1
+    for terms, slots, _ in _live(parts, journal, places):
+        have += np.bincount(terms, minlength=len(have))
+        first, last = min(first, int(slots.min())), max(last, int(slots.max()))
+    return have, slice(first, last + 1)
+
+
+def _live(parts: Sequence[Postings], journal: Run, places: Ints) -> Iterator[Run]:
+    """Yield the entries of documents that are there, with their new slots; no run is empty."""
+    for terms, slots, counts in chain(*(part.runs() for part in parts), (journal,)):
+        moved = places[slots]
+        kept = moved >= 0
+        if kept.all() and len(kept):
+            yield terms, moved, counts
+        elif kept.any():
+            yield terms[kept], moved[kept], counts[kept]
+
+
+def _rough(table: Ints, against: Floats) -> Ints:
+    rough = np.zeros(table.shape, np.uint8)
+    for row, counted in enumerate(table):
+        rough[row] = np.maximum(np.rint(saturation(counted, against) * ROUNDED), counted > 0)
+    return rough

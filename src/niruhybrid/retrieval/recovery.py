@@ -16,6 +16,7 @@ __all__ = ("Checkpoints", "Recovery", "caught_up", "opened")
 _log = logging.getLogger(__name__)
 
 _AT_ONCE = 4096
+_JOURNAL = 4_000_000  # entries; as postings they need less memory
 _FEWEST = 1024  # rows since the last checkpoint that are worth another: so many, and a share of all
 _SHARE, _SHARE_AT_END = 8, 100
 
@@ -72,6 +73,8 @@ def caught_up(snapshot: Snapshot, session: Session) -> Snapshot:
             raise StoreCorruptError(f"a vector of rows {rows[0]} to {rows[-1]} has not the dimension {state.dimension}")
         vectors = np.frombuffer(b"".join(blobs), np.float32).reshape(len(rows), -1)
         snapshot = snapshot.changed(state.watermark, {}, Additions(rows, vectors, terms, metadata, *owners))
+        if snapshot.lexical.unmerged > _JOURNAL:
+            snapshot = snapshot.without_journal()
         last = rows[-1]
     return snapshot.changed(state.watermark, {}, Additions.nothing())
 
