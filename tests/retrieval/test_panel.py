@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from niruhybrid.config import StoreConfig
 from niruhybrid.retrieval import panel
 from niruhybrid.retrieval.lexical import LexicalIndex
-from niruhybrid.retrieval.panel import Pair, Panel
+from niruhybrid.retrieval.panel import Panel
 from niruhybrid.retrieval.store import EmbeddedStore
 from niruhybrid.types import Document, IndexEntry, SearchRequest, StandingQuery, Vector
 
@@ -25,9 +25,10 @@ DOCUMENTS = st.lists(st.tuples(UNITS, TERMS), min_size=1, max_size=6)
 def _small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have few queries go the way of many."""
     monkeypatch.setattr(panel, "_BLOCK", 3)
+    monkeypatch.setattr(panel, "_DOCUMENTS", 2)
     if request.param == "leading coordinates":
         monkeypatch.setattr(panel, "_FULL", 2)
-        monkeypatch.setattr(panel, "_LEADING", 3)
+        monkeypatch.setattr(panel, "_LEADING", (2, 3))
 
 
 def searched(
@@ -61,11 +62,10 @@ def test_pairs_are_those_of_a_search(
     lexical = lexical.changed({}, [terms for _, terms in batch])
     least = np.array([query.min_score for query in queries])
     vectors = np.array([vector for vector, _ in batch])
-    found: list[Pair] = [
-        pair for pairs in made.pairs(vectors, [terms for _, terms in batch], lexical, least) for pair in pairs
-    ]
+    pairs = made.pairs(vectors, [terms for _, terms in batch], lexical, least)
     expected = searched(queries, earlier, batch)
-    got = {(pair.slot, pair.place): pair.score for pair in found}
+    got = {(slot, place): score for slot, place, score in zip(*(column.tolist() for column in pairs), strict=True)}
+    assert list(got) == sorted(got)
     for at, score in expected.items():
         if abs(score - least[at[0]]) > 1e-5:  # rounding decides there
             assert (at in got) == (score >= least[at[0]]), (at, score)

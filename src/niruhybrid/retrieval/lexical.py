@@ -162,8 +162,8 @@ class LexicalIndex:
     def weights(self, terms: Ints) -> Floats:
         """Return how much each of many terms counts in a query that has it once, `(n,)`; -1 is an unknown term."""
         recent = self._journal.since(0)
-        size = int(max(len(self.frequencies), terms.max(initial=-1) + 1, recent.terms.max(initial=-1) + 1))
-        have = np.bincount(recent.terms, np.where(recent.slots == GONE, -1, 1), size + 1)  # the last is for -1
+        known = (terms.max(initial=-1), recent.terms.max(initial=-1), len(self.frequencies) - 1)
+        have = np.bincount(recent.terms, np.where(recent.slots == GONE, -1, 1), int(max(known)) + 2)  # the last: for -1
         have[: len(self.frequencies)] += self.frequencies
         at = have[terms]
         weights: Floats = ((K1 + 1.0) * np.log1p((self.documents - at + 0.5) / (at + 0.5))).astype(np.float32)

@@ -1,10 +1,10 @@
 """How much of what matches a standing query is passed on. Pure; the time is an argument.
 
 A query with a cap is to have the best of each minute, and each at once, before the minute is over. So its threshold is
-the price of an auction that never ends: it falls by 1 a minute, and rises by 1/cap with each match that reaches it.
-After a quiet minute it is down at the floor and takes what comes; in a stream of matches it settles where `cap` of them
-a minute reach it, which are the best. Besides, no sixty seconds ever have more than `cap`: what reaches the threshold
-beyond that only raises it.
+the price of an auction that never ends: it falls by 1 a minute, and rises by 1/cap with each match that reaches it. It
+begins at `min_score`, or without one at .5. After a quiet minute it is down at the floor and takes what comes; in a
+stream of matches it settles where `cap` of them a minute reach it, which are the best. Besides, no sixty seconds ever
+have more than `cap`: what reaches the threshold beyond that only raises it.
 """
 
 from collections import deque
@@ -21,6 +21,7 @@ FLOOR = 0.0
 
 _MINUTE = 60.0
 _FALL = 1.0  # a minute; about the range of scores
+_FIRST = 0.5  # threshold at first without a `min_score`: not just anything is to use up the first minute
 
 
 class Quotas:
@@ -33,13 +34,13 @@ class Quotas:
         self._caps: dict[int, int] = {}
         self._passed: dict[int, deque[float]] = {}
 
-    def add(self, min_score: float | None, cap: int | None) -> None:
+    def add(self, min_score: float | None, cap: int | None, now: float) -> None:
         """Add the next slot; `cap` is of matches in a minute."""
-        floor = FLOOR if min_score is None else min_score
+        floor, first = (FLOOR, _FIRST) if min_score is None else (min_score, min_score)
         slot = len(self._floors)
         self._floors = self._floors.extended([floor])
-        self._levels = self._levels.extended([-np.inf if cap is None else floor])
-        self._since = self._since.extended([0.0])
+        self._levels = self._levels.extended([-np.inf if cap is None else first])
+        self._since = self._since.extended([now])
         if cap is not None:
             self._caps[slot], self._passed[slot] = cap, deque(maxlen=cap)
 

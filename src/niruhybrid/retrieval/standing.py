@@ -8,8 +8,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
 import orjson
@@ -17,7 +20,7 @@ from numpy.typing import NDArray
 
 from niruhybrid.errors import InvalidVectorError
 from niruhybrid.retrieval.columns import Columns
-from niruhybrid.retrieval.panel import Pair, Panel
+from niruhybrid.retrieval.panel import Panel
 from niruhybrid.retrieval.quota import Quotas
 from niruhybrid.retrieval.snapshot import Snapshot
 from niruhybrid.types import Hit, IndexEntry, Match, StandingQuery, Vector
@@ -55,6 +58,11 @@ class _Subscription:
     query: StandingQuery
     deliver: Deliver
     over: bool = False
+
+
+class _Found(NamedTuple):
+    place: int
+    score: float
 
 
 class StandingQueries:
@@ -136,7 +144,7 @@ class StandingQueries:
         while self._arrived:
             one = self._arrived.popleft()
             self._panel.add(one.query)
-            self._quotas.add(one.query.min_score, one.query.per_minute)
+            self._quotas.add(one.query.min_score, one.query.per_minute, self._clock())
             self._subscriptions.append(one)
 
     def _tell(self, news: News) -> None:
@@ -147,15 +155,16 @@ class StandingQueries:
         least = self._quotas.least(now)
         least[[slot for slot, one in enumerate(self._subscriptions) if one.over]] = np.inf
         passing = _Passing(news.entries)
-        for pairs in self._panel.pairs(news.vectors, news.terms, news.snapshot.lexical, least):
-            for slot, found in _by_slot(pairs):
-                self._pass_on(slot, found, passing, news, now)
+        pairs = self._panel.pairs(news.vectors, news.terms, news.snapshot.lexical, least)
+        triples = zip(*(column.tolist() for column in pairs), strict=True)
+        for slot, found in groupby(triples, itemgetter(0)):
+            self._pass_on(slot, [_Found(place, score) for _, place, score in found], passing, news, now)
 
-    def _pass_on(self, slot: int, pairs: Sequence[Pair], passing: "_Passing", news: News, now: float) -> None:
+    def _pass_on(self, slot: int, pairs: Sequence[_Found], passing: "_Passing", news: News, now: float) -> None:
         """Deliver the best passage of each document, as far as filter and quota allow, in the order of the write."""
         one = self._subscriptions[slot]
         allowed = passing.of(one.query)
-        best: dict[str, Pair] = {}
+        best: dict[str, _Found] = {}
         for pair in sorted((pair for pair in pairs if allowed[pair.place]), key=lambda pair: (-pair.score, pair.place)):
             best.setdefault(news.entries[pair.place].document.id, pair)
         admitted = [pair for pair in best.values() if self._quotas.admit(slot, pair.score, now)]
@@ -210,18 +219,6 @@ class _Passing:
         if self._columns is None:
             self._columns = Columns({}).changed(0, [entry.document.metadata for entry in self._entries])
         return self._columns.passing(query.filter, len(self._entries))
-
-
-def _by_slot(pairs: Sequence[Pair]) -> Iterator[tuple[int, list[Pair]]]:
-    """Yield pairs, which come by ascending slot, one query at a time."""
-    group: list[Pair] = []
-    for pair in pairs:
-        if group and group[0].slot != pair.slot:
-            yield group[0].slot, group
-            group = []
-        group.append(pair)
-    if group:
-        yield group[0].slot, group
 
 
 def _hit(entry: IndexEntry, score: float) -> Hit:
