@@ -12,10 +12,10 @@ from typing import Any, Self
 
 from niruhybrid.config import GenerationConfig, StoreConfig, StreamingConfig
 from niruhybrid.errors import ClosedError, DeadlineExceededError, GenerationError, InvalidSettingError, NiruError
-from niruhybrid.ports import Encoder, Generator, Store
+from niruhybrid.ports import Encoder, Generator, Store, TokenCounter
 from niruhybrid.settings import Settings
 from niruhybrid.streaming.stream_processor import AsyncStreamProcessor
-from niruhybrid.types import DataResult, Document, Finish, Query, QueryResult, StreamEvent, Token
+from niruhybrid.types import DataResult, Document, Finish, Query, QueryResult, StreamEvent, Token, Vector
 
 __all__ = ("Pipeline", "PipelineStats", "Readiness")
 
@@ -84,6 +84,7 @@ class Pipeline:
         self, encoder: Encoder, store: Store, generator: Generator, *, streaming: StreamingConfig | None = None
     ) -> None:
         self._streaming = streaming or StreamingConfig()
+        self._encoder = encoder
         self._store = store
         self._generator = generator
         self._processor = AsyncStreamProcessor(encoder, store=store, config=self._streaming)
@@ -177,6 +178,31 @@ class Pipeline:
         """
         self._refuse_when_closed()
         return self._processor.process_data_stream(items, ordered=ordered)
+
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        """Encode texts as queries are encoded, ahead of generated data; all or none.
+
+        Returns:
+            One `(dim,)` unit vector for each text, in their order.
+
+        Raises:
+            NiruError: as `stream` does before its first event.
+        """
+        self._refuse_when_closed()
+        queries = [Query(str(number), text, top_k=1) for number, text in enumerate(texts, 1)]
+        waiting = [asyncio.ensure_future(self._processor.submit_query(query)) for query in queries]
+        try:
+            return [result.vector for result in await asyncio.gather(*waiting) if result.vector is not None]
+        finally:
+            for each in waiting:
+                each.cancel()
+
+    async def count_tokens(self, texts: Sequence[str]) -> int:
+        """Return how many tokens texts have together, as the encoder counts; words, for an encoder that can't."""
+        written = [text for text in texts if text and not text.isspace()]
+        if isinstance(self._encoder, TokenCounter):
+            return sum(await asyncio.to_thread(self._encoder.count_tokens, written))
+        return sum(len(text.split()) for text in written)
 
     async def get(self, ids: Sequence[str]) -> list[Document | None]:
         """Return the stored documents of these ids, in their order, None for each unknown one."""

@@ -146,9 +146,12 @@ class CuttingProxy(_Loop):
         self._to = port
         self._cuts = cuts
         self.connections = 0
+        self.passed = 0  # bytes of the last connection
+        self.when_cut: Callable[[], None] = lambda: None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.passed = 0
         left = next(self._cuts, None)
         there, onwards = await asyncio.open_connection("127.0.0.1", self._to)
         upstream = asyncio.ensure_future(_pump(reader, onwards))
@@ -157,8 +160,10 @@ class CuttingProxy(_Loop):
                 if left is not None and len(data) >= left:
                     writer.write(data[:left])
                     await _flushed(writer)
+                    self.when_cut()
                     return
                 left = None if left is None else left - len(data)
+                self.passed += len(data)
                 writer.write(data)
                 await writer.drain()
         finally:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from niruhybrid.config import ServerConfig
 from niruhybrid.pipeline import Pipeline
-from niruhybrid.server import problems, schemas
+from niruhybrid.server import openai_api, problems, schemas
 from niruhybrid.server.gate import Gate
 from niruhybrid.server.routes import router
 from niruhybrid.settings import library_version
@@ -55,6 +55,7 @@ def create_app(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]], config: S
         exception_handlers={HTTPException: _http_problem, Exception: _fault},
     )
     app.state.gate = gate
+    app.include_router(openai_api.router(gate))
     app.include_router(router(gate, functools.cache(lambda: schemas.openapi(app))))
     return app
 
