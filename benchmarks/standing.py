@@ -1,14 +1,14 @@
 """What do 100,000 standing queries cost a writer, and is each told exactly what a search would find?
 
-Standing queries and documents are made from real texts under `$NIRU_EVAL_DATA`: a query has up to six
-terms of one of the files' queries and a mixture of its vector and another's, with noise; a document has four sentences,
-and a mixture of passages' vectors. A batch of 32 documents is written, in turn, to a store with standing queries and to one
+Standing queries and documents are made from real texts under `$NIRU_EVAL_DATA`: a query has up to six terms of one of
+the files' queries and a mixture of its vector and another's, with noise; a document has four sentences, and a mixture
+of passages' vectors. A batch of 32 documents is written, in turn, to a store with standing queries and to one
 without; the difference is what they cost. Everything runs on one core.
 
-Exactness: for a sample of the standing queries, and every batch, the matches are compared with the hits of a search for
-the same, filtered to the batch.
+Exactness: for a sample of the standing queries, and every batch, the matches are compared with the hits of a search
+for the same, filtered to the batch.
 
-    NIRU_EVAL_DATA=folder python benchmarks/standing.py [standing queries, 100000 by default]
+NIRU_EVAL_DATA=folder python benchmarks/standing.py [standing queries, 100000 by default]
 """
 
 import gzip

@@ -13,7 +13,7 @@ from typing import Any, Self
 from niruhybrid import analysis
 from niruhybrid.config import GenerationConfig, StoreConfig, StreamingConfig
 from niruhybrid.errors import ClosedError, DeadlineExceededError, GenerationError, InvalidSettingError, NiruError
-from niruhybrid.ports import Encoder, Generator, Store, TermEncoder
+from niruhybrid.ports import Encoder, Generator, Store, TermEncoder, TokenCounter
 from niruhybrid.settings import Settings
 from niruhybrid.streaming.stream_processor import AsyncStreamProcessor
 from niruhybrid.streaming.subscription import Subscription
@@ -28,6 +28,7 @@ from niruhybrid.types import (
     StandingQuery,
     StreamEvent,
     Token,
+    Vector,
 )
 
 __all__ = ("Pipeline", "PipelineStats", "Readiness")
@@ -97,6 +98,7 @@ class Pipeline:
         self, encoder: Encoder, store: Store, generator: Generator, *, streaming: StreamingConfig | None = None
     ) -> None:
         self._streaming = streaming or StreamingConfig()
+        self._encoder = encoder
         self._store = store
         self._generator = generator
         self._terms = encoder.terms if isinstance(encoder, TermEncoder) else analysis.terms
@@ -258,6 +260,25 @@ class Pipeline:
         """
         self._refuse_when_closed()
         return self._processor.process_data_stream(items, ordered=ordered)
+
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        """Encode texts as queries are encoded, ahead of generated data; all or none.
+
+        Returns:
+            One `(dim,)` unit vector for each text, in their order.
+
+        Raises:
+            NiruError: as `stream` does before its first event.
+        """
+        self._refuse_when_closed()
+        return await self._processor.embed(texts)
+
+    async def count_tokens(self, texts: Sequence[str]) -> int:
+        """Return how many tokens texts have together, as the encoder counts; words, for an encoder that can't."""
+        written = [text for text in texts if text and not text.isspace()]
+        if isinstance(self._encoder, TokenCounter):
+            return sum(await asyncio.to_thread(self._encoder.count_tokens, written))
+        return sum(len(text.split()) for text in written)
 
     async def get(self, ids: Sequence[str]) -> list[Document | None]:
         """Return the stored documents of these ids, in their order, None for each unknown one."""

@@ -21,6 +21,7 @@ from niruhybrid.errors import (
     InvalidSettingError,
     InvalidTextError,
     OverloadedError,
+    StoreFullError,
     StreamLostError,
     UnreachableError,
 )
@@ -200,7 +201,11 @@ def test_a_plain_query_and_counters(serve: Serve, drive: Driver) -> None:
     server = serve(in_order(CUT, Reply((orjson.dumps(found),))))
     result = drive(server.url, "query", "Why?", filter={"eq": {"a": 1}})
     assert (result.id, result.text, result.hits[0].id, result.timings.total) == ("q1", "Why?", "d1", 0.5)
-    assert orjson.loads(server.requests[-1].body) == {"query": "Why?", "filter": {"eq": {"a": 1}}}
+    assert orjson.loads(server.requests[-1].body) == {
+        "query": "Why?",
+        "filter": {"eq": {"a": 1}},
+        "answer": False,
+    }
     assert drive(serve(in_order(Reply((b'{"documents": 3}',)))).url, "stats") == {"documents": 3}
     assert drive(serve(in_order(Reply((b'{"status": "ready"}',)))).url, "health") == {"status": "ready"}
     with pytest.raises(UnreachableError, match="no server of this library"):
@@ -245,8 +250,10 @@ def acknowledged(request: Received, most: int = 1000) -> bytes:
     ]
     for ack, line in zip(acks, lines, strict=True):
         if orjson.loads(line)["text"] == "bad":
-            ack |= {"watermark": None, "error": {"code": "invalid_text", "message": "bad text"}}
-    return b"".join(orjson.dumps(ack) + b"\n" for ack in acks[:most])
+            ack |= {"watermark": None, "error": {"code": "invalid_text", "detail": "bad text", "status": 422}}
+            del ack["id"]
+    summary = [{"line": 0, "done": True, "stored": len(acks), "failed": 0, "watermark": 9}] if most > len(acks) else []
+    return b"".join(orjson.dumps(ack) + b"\n" for ack in [*acks[:most], *summary])
 
 
 DOCUMENTS = [Document(f"d{number}", f"text {number}", metadata={"n": number}) for number in range(10)]
@@ -277,6 +284,21 @@ def test_what_was_not_acknowledged_is_sent_again(serve: Serve, drive: Driver, go
     assert [each.id for each in results] == [document.id for document in DOCUMENTS]
     again = [orjson.loads(line)["id"] for line in server.requests[1].body.splitlines()]
     assert again[: 5 - got_through] == [document.id for document in DOCUMENTS[got_through:5]]
+
+
+def test_what_the_server_ends_a_request_with_is_waited_out_or_raised(serve: Serve, drive: Driver) -> None:
+    def ending(problem: bytes) -> Handler:
+        def reply(request: Received) -> Reply:
+            broken = acknowledged(request, 1) + b'{"line": 0, "error": ' + problem + b"}\n"
+            return Reply((broken if len(server.requests) == 1 else acknowledged(request),))
+
+        return reply
+
+    server = serve(ending(b'{"code": "shutting_down", "detail": "d", "status": 503, "retry_after": 0}'))
+    assert [each.ok for each in drive(server.url, "ingest", DOCUMENTS[:3])] == [True] * 3
+    server = serve(ending(b'{"code": "store_full", "detail": "the disk is full", "status": 507}'))
+    with pytest.raises(StoreFullError, match="the disk is full"):
+        drive(server.url, "ingest", DOCUMENTS[:3])
 
 
 def test_the_source_is_read_no_further_ahead_than_a_batch(serve: Serve) -> None:

@@ -84,7 +84,8 @@ class _Loop:
         assert task is not None
         self._connections.add(task)
         try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            # asyncio's streams report a cancelled handler as an error
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await self.serve(reader, writer)
         finally:
             self._connections.discard(task)
@@ -146,9 +147,18 @@ class CuttingProxy(_Loop):
         self._to = port
         self._cuts = cuts
         self.connections = 0
+        self.seen = bytearray()  # of the answers on the last connection
+        self.when_cut: Callable[[], None] = lambda: None
+        self._awaited: tuple[bytes, threading.Event] | None = None
+
+    def awaiting(self, fragment: bytes) -> threading.Event:
+        """Return what is set once these bytes have passed."""
+        self._awaited = (fragment, threading.Event())
+        return self._awaited[1]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.seen.clear()
         left = next(self._cuts, None)
         there, onwards = await asyncio.open_connection("127.0.0.1", self._to)
         upstream = asyncio.ensure_future(_pump(reader, onwards))
@@ -157,10 +167,14 @@ class CuttingProxy(_Loop):
                 if left is not None and len(data) >= left:
                     writer.write(data[:left])
                     await _flushed(writer)
+                    self.when_cut()
                     return
                 left = None if left is None else left - len(data)
+                self.seen += data
                 writer.write(data)
                 await writer.drain()
+                if self._awaited is not None and self._awaited[0] in self.seen:
+                    self._awaited[1].set()
         finally:
             upstream.cancel()
             await asyncio.gather(upstream, return_exceptions=True)

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 
 from niruhybrid.client.backoff import PATIENT, Backoff
-from niruhybrid.client.calls import AskedStream, Call, Connection, Watched, asking
+from niruhybrid.client.calls import Asked, AskedStream, Call, Connection, Watched, asking
 from niruhybrid.client.events import AnswerEvent, News, answer_event, news
 from niruhybrid.client.exchange import Exchange, PlainExchange
 from niruhybrid.client.resume import ResumedStream
@@ -27,7 +27,7 @@ class BaseClient:
         base_url: such as `http://127.0.0.1:8000`; a path in it precedes the server's own.
         api_key: sent as `Authorization: Bearer …`; None sends none.
         timeout: seconds one plain call may take, all tries together.
-        answer_timeout: seconds one streamed answer may take, all connections together.
+        answer_timeout: seconds one streamed answer, or one batch of documents, may take, all connections together.
         connect_timeout: seconds until a connection stands.
         silence_timeout: seconds without a byte after which a connection counts as lost; the server sends a comment
             every 15 s.
@@ -65,11 +65,8 @@ class BaseClient:
             raise ClosedError("the client is closed: make a new one")
         return Backoff(self._connection.retry, None if seconds is None else time.monotonic() + seconds)
 
-    def _patience(self) -> Backoff:
-        return self._backoff(self._connection.timeout)
-
     def _plain(self, call: Call) -> PlainExchange:
-        return PlainExchange(call, self._patience())
+        return PlainExchange(call, self._backoff(self._connection.timeout))
 
     def _answer(self, query: str, asked: AskedStream) -> ResumedStream[AnswerEvent]:
         limit, longest = asked.get("timeout"), self._connection.answer_timeout
@@ -83,10 +80,13 @@ class BaseClient:
         call = asking("/stream/subscribe", query, watched)
         return ResumedStream(call, news, frozenset({"error"}), self._backoff(None))
 
+    def _search(self, query: str, asked: Asked) -> PlainExchange:
+        return self._plain(asking("/query", query, {**asked, "answer": False}))
+
     def _outbox(self, batch: int) -> Outbox:
         if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= 10_000:
             raise InvalidSettingError(f"`batch` is {batch!r}: give a whole number from 1 to 10000")
-        return Outbox(self._patience, most=batch)
+        return Outbox(lambda: self._backoff(self._connection.answer_timeout), most=batch)
 
     def _request(self, exchange: Exchange[Any]) -> dict[str, Any]:
         """Return the arguments of the next request, none of whose waits is longer than there is time."""

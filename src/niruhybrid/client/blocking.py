@@ -14,14 +14,13 @@ from niruhybrid.client.calls import (
     AskedStream,
     Call,
     Watched,
-    asking,
     embedding,
     object_of,
     result_of,
     vectors_of,
 )
 from niruhybrid.client.events import AnswerEvent, News
-from niruhybrid.client.exchange import Exchange
+from niruhybrid.client.exchange import Exchange, PlainExchange
 from niruhybrid.errors import ClosedError
 from niruhybrid.types import DataResult, QueryResult, Vector
 
@@ -67,7 +66,7 @@ class Client(BaseClient):
 
     def query(self, query: str, /, **asked: Unpack[Asked]) -> QueryResult:
         """Return what a query finds, without an answer; arguments and errors as those of `stream`."""
-        return result_of(self._body(asking("/query", query, asked)), query)
+        return result_of(self._body(self._search(query, asked)), query)
 
     def ingest(self, items: Iterable[object], *, batch: int = 64) -> Generator[DataResult, None, None]:
         """Send documents, and yield the acknowledgement of each as it comes.
@@ -112,7 +111,7 @@ class Client(BaseClient):
         Raises:
             NiruError: as `stream` does.
         """
-        return vectors_of(self._body(embedding(texts))) if texts else []
+        return vectors_of(self._body(self._plain(embedding(texts)))) if texts else []
 
     def stats(self) -> dict[str, Any]:
         """Return the counters of the server and its pipeline.
@@ -120,7 +119,7 @@ class Client(BaseClient):
         Raises:
             NiruError: as `stream` does.
         """
-        return object_of(self._body(Call("GET", "/stats")))
+        return object_of(self._body(self._plain(Call("GET", "/stats"))))
 
     def health(self) -> dict[str, Any]:
         """Return whether the server takes queries: `status` is `ready` or `degraded`, then with `reasons`.
@@ -129,7 +128,7 @@ class Client(BaseClient):
             OverloadedError: it does not, yet or any more.
             NiruError: as `stream` does.
         """
-        return object_of(self._body(Call("GET", "/readyz")))
+        return object_of(self._body(self._plain(Call("GET", "/readyz"))))
 
     def close(self) -> None:
         """Close the connections and end what is under way; a second call does nothing."""
@@ -145,8 +144,7 @@ class Client(BaseClient):
     ) -> None:
         self.close()
 
-    def _body(self, call: Call) -> bytes:
-        exchange = self._plain(call)
+    def _body(self, exchange: PlainExchange) -> bytes:
         for _ in self._exchange(exchange):  # it yields nothing
             pass
         return exchange.body

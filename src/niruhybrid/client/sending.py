@@ -1,8 +1,7 @@
 """Documents on their way: which are out, which are acknowledged, what is sent again. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
-from typing import Any
+from dataclasses import fields, replace
 
 import orjson
 
@@ -10,7 +9,7 @@ from niruhybrid.client import events
 from niruhybrid.client.backoff import Backoff
 from niruhybrid.client.calls import Call
 from niruhybrid.client.refusals import refusal, unreachable
-from niruhybrid.errors import InvalidInputError, StreamLostError
+from niruhybrid.errors import InvalidInputError, NiruError, StreamLostError
 from niruhybrid.types import DataResult, Document
 
 __all__ = ("Outbox",)
@@ -36,7 +35,8 @@ class Outbox:
         self._backoff = patience()
         self._most = most
         self._most_bytes = most_bytes
-        self._lines: dict[int, bytes] = {}  # not yet acknowledged, by number in the request
+        self._lines: dict[int, tuple[str, bytes]] = {}  # id and line, by number in the request; not yet acknowledged
+        self._ended: NiruError | None = None  # what the server ended the request with
         self._size = 0
         self._number = 0
         self._rest = b""
@@ -57,20 +57,21 @@ class Outbox:
         Args:
             item: a string, a mapping with the attributes of `Document` as keys, or a `Document`.
         """
+        named = item.get("id") if isinstance(item, Mapping) else getattr(item, "id", None)
+        name = named if isinstance(named, str) else ""
         try:
             line = _line(item)
         except InvalidInputError as err:
-            found = item.get("id") if isinstance(item, Mapping) else getattr(item, "id", None)
-            return DataResult(found if isinstance(found, str) else "", error=err)
-        self._lines[len(self._lines) + 1] = line
+            return DataResult(name, error=err)
+        self._lines[len(self._lines) + 1] = (name, line)
         self._size += len(line)
         return None
 
     def call(self) -> Call:
         """Return the request that sends what is not acknowledged, numbered anew."""
         self._lines = dict(enumerate(self._lines.values(), 1))
-        self._rest = b""
-        return Call("POST", "/stream/data", b"".join(self._lines.values()), _NDJSON)
+        self._rest, self._ended = b"", None
+        return Call("POST", "/stream/data", b"".join(line for _, line in self._lines.values()), _NDJSON)
 
     def received(self, data: bytes, now: float) -> Iterator[DataResult]:
         """Yield the acknowledgements that are whole with these bytes.
@@ -81,10 +82,7 @@ class Outbox:
         """
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            if not line.strip():
-                continue
-            number, result = _acknowledged(line)
-            if self._lines.pop(number, None) is not None:
+            if line.strip() and (result := self._acknowledged(line)) is not None:
                 self._backoff.succeeded()
                 yield result
         if not self._lines:
@@ -113,9 +111,27 @@ class Outbox:
         """Return in how many seconds to send again what was not acknowledged; None if nothing is left.
 
         Raises:
-            UnreachableError: this was the last try.
+            NiruError: this was the last try, or what the server ended the request with will not pass.
         """
-        return self._backoff.failed(unreachable(error), now) if self._lines else None
+        if not self._lines:
+            return None
+        return self._backoff.failed(self._ended or unreachable(error), now)
+
+    def _acknowledged(self, line: bytes) -> DataResult | None:
+        """Return what a line acknowledges; None if that is nothing new. Line 0 is about the request as a whole."""
+        try:
+            value = dict(orjson.loads(line))
+            number = int(value["line"])
+            result = events.data_result(value)
+        except (KeyError, TypeError, ValueError) as err:
+            raise StreamLostError("an acknowledgement can't be read: check that versions match") from err
+        if number == 0:
+            self._ended = result.error
+            return None
+        if number not in self._lines:
+            return None
+        name, _ = self._lines.pop(number)
+        return replace(result, id=result.id or name)
 
 
 def _line(item: object) -> bytes:
@@ -130,11 +146,3 @@ def _line(item: object) -> bytes:
         return orjson.dumps(dict(item), option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
     except TypeError as err:
         raise InvalidInputError(f"an item is not JSON ({err}): use string keys, JSON values, valid Unicode") from err
-
-
-def _acknowledged(line: bytes) -> tuple[int, DataResult]:
-    try:
-        value: dict[str, Any] = orjson.loads(line)
-        return int(value["line"]), events.data_result(value)
-    except (KeyError, TypeError, ValueError) as err:
-        raise StreamLostError("an acknowledgement can't be read: check that this is a server of this library") from err

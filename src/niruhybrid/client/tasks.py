@@ -15,14 +15,13 @@ from niruhybrid.client.calls import (
     AskedStream,
     Call,
     Watched,
-    asking,
     embedding,
     object_of,
     result_of,
     vectors_of,
 )
 from niruhybrid.client.events import AnswerEvent, News
-from niruhybrid.client.exchange import Exchange
+from niruhybrid.client.exchange import Exchange, PlainExchange
 from niruhybrid.client.reading import ReadAhead
 from niruhybrid.types import DataResult, QueryResult, Vector
 
@@ -68,7 +67,7 @@ class AsyncClient(BaseClient):
 
     async def query(self, query: str, /, **asked: Unpack[Asked]) -> QueryResult:
         """Return what a query finds, without an answer; arguments and errors as those of `stream`."""
-        return result_of(await self._body(asking("/query", query, asked)), query)
+        return result_of(await self._body(self._search(query, asked)), query)
 
     async def ingest(
         self, items: AsyncIterable[object] | Iterable[object], *, batch: int = 64
@@ -118,7 +117,7 @@ class AsyncClient(BaseClient):
         Raises:
             NiruError: as `stream` does.
         """
-        return vectors_of(await self._body(embedding(texts))) if texts else []
+        return vectors_of(await self._body(self._plain(embedding(texts)))) if texts else []
 
     async def stats(self) -> dict[str, Any]:
         """Return the counters of the server and its pipeline.
@@ -126,7 +125,7 @@ class AsyncClient(BaseClient):
         Raises:
             NiruError: as `stream` does.
         """
-        return object_of(await self._body(Call("GET", "/stats")))
+        return object_of(await self._body(self._plain(Call("GET", "/stats"))))
 
     async def health(self) -> dict[str, Any]:
         """Return whether the server takes queries: `status` is `ready` or `degraded`, then with `reasons`.
@@ -135,7 +134,7 @@ class AsyncClient(BaseClient):
             OverloadedError: it does not, yet or any more.
             NiruError: as `stream` does.
         """
-        return object_of(await self._body(Call("GET", "/readyz")))
+        return object_of(await self._body(self._plain(Call("GET", "/readyz"))))
 
     async def aclose(self) -> None:
         """Close the connections; a second call does nothing."""
@@ -150,8 +149,7 @@ class AsyncClient(BaseClient):
     ) -> None:
         await self.aclose()
 
-    async def _body(self, call: Call) -> bytes:
-        exchange = self._plain(call)
+    async def _body(self, exchange: PlainExchange) -> bytes:
         async for _ in self._exchange(exchange):  # it yields nothing
             pass
         return exchange.body

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from niruhybrid.config import ServerConfig
 from niruhybrid.pipeline import Pipeline
-from niruhybrid.server import answers, data, operations, problems, schemas, subscriptions
+from niruhybrid.server import answers, data, openai_api, operations, problems, schemas, subscriptions
 from niruhybrid.server.front import Front, configured_keys
 from niruhybrid.server.gate import Gate
 from niruhybrid.settings import library_version
@@ -67,6 +67,7 @@ def create_app(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]], config: S
     )
     for paths in rooms:
         app.router.routes.extend(paths.routes)  # as they are: an included router's would be wrapped again
+    app.include_router(openai_api.router(gate))
     return app
 
 
