@@ -138,11 +138,7 @@ def settings_page() -> str:
 
 
 def errors_page() -> str:
-    """Return the page of errors as the code has it.
-
-    Raises:
-        ValueError: an error's docstring has no paragraph that begins with `Remedy:`, or its code has no status.
-    """
+    """Return the page of errors as the code has it."""
     classes: list[type[NiruError]] = [getattr(errors, name) for name in errors.__all__]
     tree = (inspect.getdoc(errors) or "").split("\n\n")[1]
     names = re.findall(r"\w+Error", tree)  # a few are named twice: as themselves, and as what is built in
@@ -184,17 +180,17 @@ def _attributes(kind: type) -> dict[str, str]:
     return found
 
 
-def _error_row(error: type[NiruError]) -> tuple[str, str, object, str, str]:
-    text = inspect.getdoc(error) or ""
-    remedy = re.search(r"^Remedy: (.+?)(?:\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
-    if remedy is None or error.code not in PROBLEMS:
-        raise ValueError(
-            f"{error.__name__} has no remedy or no status (code {error.code!r}): "
-            "add a paragraph `Remedy: …` to its docstring, and its code to `PROBLEMS`"
-        )
-    cause = text.partition("\n\n")[0]
-    name = _code(error.__name__)
-    return name, _code(error.code), PROBLEMS[error.code].status, " ".join(cause.split()), " ".join(remedy[1].split())
+def _error_row(error: type[NiruError]) -> tuple[object, ...]:
+    cause = (inspect.getdoc(error) or "").partition("\n\n")[0]
+    status = PROBLEMS[error.code].status if error.code in PROBLEMS else "none"
+    return _code(error.__name__), _code(error.code), status, " ".join(cause.split()), _remedy(error)
+
+
+def _remedy(error: type[NiruError]) -> str:
+    """Return what an error's docstring advises, or that of the nearest class above it."""
+    texts = (base.__doc__ or "" for base in error.__mro__)
+    found = (re.search(r"^ *Remedy: (.+?)\n *(?:\n|\Z)", text, re.MULTILINE | re.DOTALL) for text in texts)
+    return next(" ".join(remedy[1].split()) for remedy in found if remedy)
 
 
 def _shown(value: object) -> str:
