@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 PINNED := $(PIP) install --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help serve setup format lint check test fast test-pythons test-wheel bench figures docs changelog lock clean
+.PHONY: help serve setup format lint check test fast test-pythons test-wheel bench figures reference docs changelog lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,9 @@ bench: setup ## run every benchmark; results go to benchmarks/results/
 
 figures: setup ## write docs/measured.md from benchmarks/results/
 	$(BIN)/python tools/figures.py
+
+reference: setup ## write docs/settings.md and docs/errors.md from the code
+	$(BIN)/python tools/reference.py
 
 docs: $(VENV)/.docs ## build the documentation into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -2,8 +2,12 @@
 
 import sys
 from itertools import pairwise
+from pathlib import Path
 
-from tools import figures
+import pytest
+
+from niruhybrid.settings import Settings, load_settings
+from tools import figures, reference
 from tools.lock import GROUPS, plan
 from tools.test_pythons import answer, chosen
 
@@ -46,3 +50,16 @@ def test_this_python_answers_with_its_version_and_path() -> None:
 
 def test_the_page_of_figures_is_what_the_results_say() -> None:
     assert figures.PAGE.read_text(encoding="utf-8") == figures.page()
+
+
+@pytest.mark.parametrize("path", reference.PAGES, ids=lambda path: path.name)
+def test_a_page_made_of_the_code_is_current(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == reference.PAGES[path](), "run `make reference`"
+
+
+def test_every_variable_on_the_page_of_settings_is_one(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [row for table in reference.settings().values() for row in table]
+    assert len(rows) > 30
+    with caplog.at_level("WARNING"):
+        assert load_settings(environ={row.variable: str(row.default) for row in rows}) == Settings()
+    assert caplog.messages == []
