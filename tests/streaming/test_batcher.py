@@ -131,6 +131,73 @@ def test_closing_waits_for_a_batch_that_is_settled_beside_the_next(make: Made) -
     assert not any(thread.is_alive() for thread in threading.enumerate() if thread.name.startswith("niru-enc"))
 
 
+class Unread:
+    """Rows that nobody can read before `gate` is open, and then with an error for a batch of several."""
+
+    def __init__(self, rows: Vector, gate: threading.Event) -> None:
+        self._rows = rows
+        self._gate = gate
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Vector:
+        assert self._gate.wait(WAIT)
+        if len(self._rows) > 1:
+            raise RuntimeError("the rows are on a device that is gone")
+        return self._rows
+
+
+class Lazy(Paced):
+    """Gives `Unread` rows for texts with `late`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readable = threading.Event()
+        self.may_go_on = threading.Event()
+
+    def encode(self, texts: Sequence[str], /) -> Any:
+        if any("late" in text for text in texts):
+            assert self.may_go_on.wait(WAIT)
+        rows = super().encode(texts)
+        return Unread(rows, self.readable) if any("late" in text for text in texts) else rows
+
+
+def set_a_late_batch_aside(batcher: Batcher, encoder: Lazy) -> "list[Future[Done]]":
+    """Have a batch of two wait in the alarm thread to be read, while the worker goes on and then has nothing to do."""
+    opener = batcher.start(job("hold"))
+    encoder.entered.acquire(timeout=WAIT)
+    late = [batcher.start(job("late 1")), batcher.start(job("late 2"))]
+    other = batcher.start(job("other"))
+    encoder.gate.set()
+    result(opener)
+    settled = threading.Event()
+    batcher._alarm.ask(settled.set)  # no public name tells that the alarm thread is free again
+    assert settled.wait(WAIT)
+    encoder.may_go_on.set()
+    result(other)
+    assert not any(future.done() for future in late)
+    return late
+
+
+def test_the_worker_wakes_for_the_parts_of_a_batch_that_was_split_beside_it(make: Made) -> None:
+    encoder = Lazy()
+    batcher = make(encoder, batch_size=2)
+    late = set_a_late_batch_aside(batcher, encoder)
+    encoder.readable.set()
+    for future in late:
+        assert result(future).vector.shape == (8,)
+
+
+def test_closing_leaves_the_worker_for_the_parts_of_a_batch_that_is_still_to_be_split(make: Made) -> None:
+    encoder = Lazy()
+    batcher = make(encoder, batch_size=2, finish={"interactive": lambda items: [1] * len(items)})
+    late = set_a_late_batch_aside(batcher, encoder)
+    batcher.close()
+    encoder.readable.set()
+    for future in late:
+        assert result(future).found == 1
+    batcher.close(WAIT)
+    assert not any(thread.name == "niru-encoder" and thread.is_alive() for thread in threading.enumerate())
+
+
 def test_vectors_are_each_callers_own_and_read_only(make: Made) -> None:
     batcher = make(HashEncoder(8))
     one, two = (result(batcher.start(job(text))).vector for text in ("a", "b"))

@@ -540,6 +540,16 @@ def test_ended_items_are_not_kept_until_their_deadline() -> None:
     assert len(desk.scheduler._deadlines) <= 66  # the one thing no public name shows
 
 
+def test_items_in_the_encoder_keep_their_deadline_whatever_comes_and_goes() -> None:
+    desk = Desk(now=0.0, queue_size=1000)
+    desk.offer("long in the encoder", timeout=5.0)
+    desk.take()
+    for number in range(200):
+        assert desk.scheduler.cancel(desk.offer(f"q{number}", timeout=1000.0))
+    desk.scheduler.expire(5.0)
+    assert desk.ended() == {"long in the encoder": DeadlineExceededError}
+
+
 def test_an_item_that_joins_a_text_in_the_encoder_is_in_flight() -> None:
     desk = Desk()
     desk.offer("same")

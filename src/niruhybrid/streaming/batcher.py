@@ -168,11 +168,11 @@ class Batcher:
             if job.vector is None and self._idle:
                 self._wake_worker()
             self._alarm.look_by(job.deadline)
-            superseded = self._collect() if job.session is not None else []
-        if job.vector is not None:
-            self._pass_on([Encoded(job, job.payload, job.vector)])
-        if superseded:
-            hand_out(superseded)
+            ended = self._collect() if job.session is not None else []  # superseded
+            if job.vector is not None:
+                ended += self._pass_on([(job, job.vector)], job.accepted_at)
+        if ended:
+            hand_out(ended)
 
     def _tokens(self, job: Job) -> int:
         if job.tokens is not None:
@@ -254,16 +254,9 @@ class Batcher:
             self._degraded = False
             self._remember(batch, outcomes)
             live = self._scheduler.complete(batch, outcomes, now)
-            items = [Encoded(job, job.payload, vector) for job, vector in live] if self._stages else []
-            ended = self._collect()
-            if not self._stages:
-                for job, vector in live:
-                    self._end(job, _done(job, vector, None, 0.0, now), ended)
+            ended = self._collect() + self._pass_on(live, now)
+            self._wind_down()
         hand_out(ended)
-        self._pass_on(items)
-        if self._closed:
-            with self._lock:
-                self._wind_down()
         return True
 
     def _settle_aside(self, raw: Raw) -> None:
@@ -278,24 +271,25 @@ class Batcher:
 
     # --- after encoding ----------------------------------------------------------------------------------------
 
-    def _pass_on(self, encoded: Sequence[Encoded]) -> None:
-        """Give encoded items to the stage of their lane; where there is none, they are done."""
-        if encoded and not self._stages:
-            self._hand_back([Finished(item, None, 0.0) for item in encoded])
+    def _pass_on(self, encoded: Sequence[tuple[Job, Vector]], now: float) -> list[Ending]:
+        """Give encoded items, under the lock, to the stage of their lane; where there is none, they are done."""
+        ended: list[Ending] = []
+        if not self._stages:
+            for job, vector in encoded:
+                self._end(job, _done(job, vector, None, 0.0, now), ended)
         for lane, stage in self._stages.items():
-            items = [item for item in encoded if item.job.lane == lane]
+            items = [Encoded(job, job.payload, vector) for job, vector in encoded if job.lane == lane]
             if items:
                 stage.put(items)
+        return ended
 
     def _hand_back(self, results: Sequence[Finished]) -> None:
         """End items that have been through everything."""
+        ended: list[Ending] = []
         with self._lock:
             now = time.monotonic()
-            if self._stages:
-                for item, _, _ in results:
-                    self._scheduler.finished(item.job.lane)
-            ended: list[Ending] = []
             for (job, _, vector), found, seconds in results:
+                self._scheduler.finished(job.lane)
                 error = found if isinstance(found, NiruError) else None
                 self._end(job, error or _done(job, vector, found, seconds, now), ended)
             self._wake_worker()  # a lane that paused for its stage may go on
