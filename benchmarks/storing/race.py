@@ -18,7 +18,7 @@ from benchmarks.storing.contenders import CONTENDERS, Contender
 from benchmarks.storing.corpus import Corpus
 from benchmarks.storing.ours import times
 
-LIMIT = 150  # seconds that one contender may take
+LIMIT = 240  # seconds that one contender may take
 KILLS, KILL_AFTER = 3, 20  # acknowledged writes of ten rows, from which on the process is killed
 
 
