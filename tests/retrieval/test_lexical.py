@@ -202,6 +202,17 @@ def test_what_is_left_out_would_not_have_been_among_the_best(
         assert all(expected[slot] == pytest.approx(score, rel=1e-4) for slot, score in seen.items())
 
 
+def test_a_common_word_can_lift_a_document_over_others_that_have_more_of_the_rare_one() -> None:
+    filler = [f"f{n}" for n in range(8)]
+    documents = [["rare", *filler[:4]]] * 40 + [["rare", "common", *filler[:5]]] * 10
+    documents += [["common", *filler[:5]]] * 60 + [filler] * 890
+    index = LexicalIndex.of({}).changed({}, documents)
+    merged = index.merged(np.ones(1000, np.bool_)).followed_by(index, index)
+    expected = reference(dict(enumerate(documents)), ["rare", "common"])
+    assert expected[40] > expected[0] > expected[40] - expected[50]
+    assert sorted(search(merged, ["rare", "common"], 10)) == list(range(40, 50))
+
+
 def test_merging_often_keeps_few_parts() -> None:
     index, live = LexicalIndex.of({}), np.empty(0, np.bool_)
     rng = np.random.default_rng(0)
