@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from niruhybrid.retrieval.dense import EXACT, DenseIndex
+from niruhybrid.retrieval.dense import EXACT, DenseIndex, all_products
 from niruhybrid.retrieval.growing import Growing
 from niruhybrid.types import Vector
 
@@ -151,6 +151,12 @@ def test_a_filter_costs_no_recall(share: float, least: float) -> None:
     sieved = index.sieved(all_of(index), never)
     allowed = np.random.default_rng(5).random(len(index.vectors)) < max(share, 150 / len(index.vectors))
     assert recall(sieved, clustered(50, seed=2), allowed) >= least
+
+
+@given(st.integers(1, 70), st.integers(0, 90), st.sampled_from([3, 384]))
+def test_products_of_a_batch_are_those_of_each_alone(queries: int, count: int, dim: int) -> None:
+    asked, known = vectors(queries, seed=1, dim=dim), vectors(count, seed=2, dim=dim)
+    np.testing.assert_allclose(all_products(asked, known), asked @ known.T, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -163,6 +163,56 @@ def test_the_best_of_many_are_those_of_the_formula(seed: int) -> None:
         assert sorted(search(index, query).values(), reverse=True) == pytest.approx(expected, rel=1e-4)
 
 
+MANY = 4000
+COMMON, MIDDLING, RARE = ([f"{kind}{n}" for n in range(count)] for kind, count in (("c", 6), ("m", 40), ("r", 4000)))
+
+
+@pytest.fixture(scope="module")
+def large() -> tuple[LexicalIndex, dict[int, list[str]]]:
+    """Words as they are in texts: a few nearly everywhere, most nearly nowhere; the last documents in the journal."""
+    rng = np.random.default_rng(5)
+    documents = [
+        [*rng.choice(COMMON, rng.integers(0, 12)), *rng.choice(MIDDLING, 3), *rng.choice(RARE, rng.integers(0, 5))]
+        for _ in range(MANY)
+    ]
+    written = [[str(word) for word in words] for words in documents]
+    index = LexicalIndex.of({}).changed({}, written[: MANY - 100])
+    merged = index.merged(np.ones(MANY - 100, np.bool_))
+    index = merged.followed_by(index, index).changed({}, written[MANY - 100 :])
+    return index, dict(enumerate(written))
+
+
+@pytest.mark.parametrize(("common", "middling", "rare"), [(2, 2, 3), (5, 1, 2), (4, 0, 0), (6, 3, 0), (1, 0, 6)])
+def test_what_is_left_out_would_not_have_been_among_the_best(
+    large: tuple[LexicalIndex, dict[int, list[str]]], common: int, middling: int, rare: int
+) -> None:
+    index, documents = large
+    rng = np.random.default_rng(100 * common + 10 * middling + rare)
+    for limit in (3, 40):
+        words = [
+            *rng.choice(COMMON, common, replace=False),
+            *rng.choice(MIDDLING, middling, replace=False),
+            *rng.choice(RARE, rare, replace=False),
+        ]
+        query = [str(word) for word in words]
+        expected = reference(documents, query)
+        best = sorted(expected.values(), reverse=True)[:limit]
+        seen = search(index, query, limit)
+        assert sorted(seen.values(), reverse=True) == pytest.approx(best, rel=1e-4)
+        assert all(expected[slot] == pytest.approx(score, rel=1e-4) for slot, score in seen.items())
+
+
+def test_a_common_word_can_lift_a_document_over_others_that_have_more_of_the_rare_one() -> None:
+    filler = [f"f{n}" for n in range(8)]
+    documents = [["rare", *filler[:4]]] * 40 + [["rare", "common", *filler[:5]]] * 10
+    documents += [["common", *filler[:5]]] * 60 + [filler] * 890
+    index = LexicalIndex.of({}).changed({}, documents)
+    merged = index.merged(np.ones(1000, np.bool_)).followed_by(index, index)
+    expected = reference(dict(enumerate(documents)), ["rare", "common"])
+    assert expected[40] > expected[0] > expected[40] - expected[50]
+    assert sorted(search(merged, ["rare", "common"], 10)) == list(range(40, 50))
+
+
 def test_merging_often_keeps_few_parts() -> None:
     index, live = LexicalIndex.of({}), np.empty(0, np.bool_)
     rng = np.random.default_rng(0)

@@ -22,7 +22,7 @@ Slots = NDArray[np.int64]
 Allowed = NDArray[np.bool_]
 
 _CELLS = 4.0  # times the square root of the number of vectors
-_CELLS_SEARCHED = 32
+_CELLS_SEARCHED, _SEARCHED_SHARE = 48, 24  # at least so many, and a share of all
 _SAMPLE = 32  # vectors per cell that k-means learns from
 _ROUNDS = 5
 _AT_ONCE = 1024  # vectors added between two looks at whether to stop
@@ -85,10 +85,11 @@ class Sieve:
             allowed: `(covered,)`, which may be found.
         """
         count = int(np.count_nonzero(allowed))
-        more: dict[str, Any] = {"nprobe": _CELLS_SEARCHED}
+        probed = max(_CELLS_SEARCHED, self._index.nlist // _SEARCHED_SHARE)
+        more: dict[str, Any] = {"nprobe": probed}
         if count < self.covered:
             more["sel"] = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-            more["nprobe"] = min(self._index.nlist, _CELLS_SEARCHED * self.covered // max(1, count))
+            more["nprobe"] = min(self._index.nlist, probed * self.covered // max(1, count))
         with _one_thread():
             _, slots = self._index.search(queries, limit, params=faiss.SearchParametersIVF(**more))
         found: Slots = slots
