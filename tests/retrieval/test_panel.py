@@ -25,6 +25,7 @@ DOCUMENTS = st.lists(st.tuples(UNITS, TERMS), min_size=1, max_size=6)
 def _small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have few queries go the way of many."""
     monkeypatch.setattr(panel, "_BLOCK", 3)
+    monkeypatch.setattr(panel, "_COMMON", 3)
     monkeypatch.setattr(panel, "_DOCUMENTS", 2)
     if request.param == "leading coordinates":
         monkeypatch.setattr(panel, "_FULL", 2)
