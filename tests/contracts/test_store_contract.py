@@ -589,6 +589,7 @@ def test_a_document_is_news_once_by_its_best_passage(store: Store) -> None:
     assert (match.hit.text, match.hit.span) == ("river delta ", (6, 18))
     store.upsert(passages("a", "river delta", first=3, start=23))
     assert [match.hit.span for match in told] == [(6, 18), (23, 34)]
+    assert store.count() == 1
 
 
 def test_ids_come_page_by_page(store: Store) -> None:

@@ -106,8 +106,10 @@ class Panel:
             vectors: `(n, dim)` float32, of the documents.
             terms: analysed terms of each.
             lexical: the index whose statistics count; it has the documents.
-            least: `(slots,)`, score that a pair must have at the least; infinite for queries that are over.
+            least: `(slots,)`, score that a pair must have at the least.
         """
+        if not len(self):
+            return Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
         counted = [Counter(term for term in one if term in self._vocabulary) for one in terms]
         self._number(counted, lexical)
         weights = lexical.weights(self._numbers)
@@ -136,7 +138,7 @@ class Panel:
         self._shares = Growing.of(self._shares.items[kept])
         self._terms, self._times = Growing.of(self._terms.items[entries]), Growing.of(self._times.items[entries])
         self._starts = Growing.of(np.append(0, np.cumsum(sizes[kept])))
-        self._asking, self._asked = [], []
+        self._asking, self._asked = [array("q") for _ in self._vocabulary], [array("f") for _ in self._vocabulary]
         for slot in range(len(self)):
             own = slice(self._starts.items[slot], self._starts.items[slot + 1])
             self._ask(slot, self._terms.items[own].tolist(), self._times.items[own].tolist())
