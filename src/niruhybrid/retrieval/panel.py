@@ -123,8 +123,10 @@ class Panel:
             bounds = self._bounds(vectors[start:stop])
             needed = (least - _SLACK - rest * self._common(gains[start:stop])).astype(np.float32)
             for place, bound in enumerate(bounds, start):
-                slots = self._likely(bound, gains[place], needed, rest)
+                slots = self._likely(bound.copy(), gains[place], needed, rest)
                 worded = rest[slots] * self._worded(slots, gains[place])
+                likely = bound[slots] + worded >= least[slots] - _SLACK
+                slots, worded = slots[likely], worded[likely]
                 near = self._shares.items[slots] * self._cosines(slots, vectors[place])
                 scores = near + worded
                 kept = (scores >= least[slots]) & ((self._shares.items[slots] > 0.0) | (worded > 0.0))

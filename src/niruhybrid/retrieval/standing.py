@@ -162,8 +162,6 @@ class StandingQueries:
     def _pass_on(self, slot: int, pairs: Sequence[_Found], passing: "_Passing", news: News, now: float) -> None:
         """Deliver the best passage of each document, as far as filter and quota allow, in the order of the write."""
         one = self._subscriptions[slot]
-        if one.over:
-            return
         allowed = passing.of(one.query)
         best: dict[str, _Found] = {}
         for pair in sorted((pair for pair in pairs if allowed[pair.place]), key=lambda pair: (-pair.score, pair.place)):
