@@ -9,15 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from niruhybrid.errors import ClosedError, InvalidSettingError, InvalidVectorError, UnknownWatermarkError
+from niruhybrid.config import StoreConfig
+from niruhybrid.errors import (
+    ClosedError,
+    InvalidPassageError,
+    InvalidSettingError,
+    InvalidVectorError,
+    UnknownWatermarkError,
+)
 from niruhybrid.ports import Store
 from niruhybrid.retrieval.store import EmbeddedStore
 from niruhybrid.testing import HashEncoder
 from niruhybrid.types import Document, IndexEntry, Match, SearchMode, SearchRequest, StandingQuery
 
+POWER = StoreConfig(durability="power")
 STORES: dict[str, Callable[[Path], Store]] = {
     "memory": lambda _: EmbeddedStore(),
     "file": lambda folder: EmbeddedStore(folder / "store.niru"),
+    "file, synced": lambda folder: EmbeddedStore(folder / "store.niru", config=POWER),
 }
 
 ENCODER = HashEncoder(dimension=32)
@@ -31,6 +40,10 @@ def entry(name: str, text: str, **more: object) -> IndexEntry:
 def asked(text: str, top_k: int = 5, *, dense: bool = True, words: bool = True) -> SearchRequest:
     vector = ENCODER.encode([text])[0] if dense else None
     return SearchRequest(vector, ENCODER.terms(text) if words else [], top_k)
+
+
+def standing(text: str, min_score: float | None = 0.5, **more: Any) -> StandingQuery:
+    return StandingQuery("q", ENCODER.encode([text])[0], ENCODER.terms(text), min_score, **more)
 
 
 def found(store: Store, request: SearchRequest) -> list[str]:
@@ -212,18 +225,24 @@ def test_the_widest_search_returns_every_document(store: Store) -> None:
 
 
 LANGUAGES = ["en", "sw", "fr"]
+MODES: list[SearchMode] = ["hybrid", "dense", "lexical"]
 
 
-@pytest.fixture
-def catalogue(store: Store) -> Store:
-    """A store of sixty documents with metadata: language, year and, some, tags and an author."""
+def catalogued() -> list[IndexEntry]:
+    """Return sixty documents with metadata: language, year and, some, tags and an author."""
     documents = []
     for n in range(60):
         metadata: dict[str, object] = {"lang": LANGUAGES[n % 3], "year": 1990 + n}
         if n % 4 == 0:
             metadata |= {"tags": ["a", f"t{n % 8}"], "author": {"name": f"N{n % 5}"}, "draft": n % 8 == 0, "none": None}
         documents.append(entry(f"d{n}", f"word{n} text", metadata=metadata))
-    store.upsert(documents)
+    return documents
+
+
+@pytest.fixture
+def catalogue(store: Store) -> Store:
+    """A store of these documents."""
+    store.upsert(catalogued())
     return store
 
 
@@ -255,7 +274,7 @@ FILTERS: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", ["hybrid", "dense", "lexical"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("wanted", "passes"), FILTERS, ids=[str(wanted) for wanted, _ in FILTERS])
 def test_a_filter_lets_through_what_it_says(
     catalogue: Store, wanted: dict[str, Any], passes: Callable[[int], bool], mode: SearchMode
@@ -365,6 +384,8 @@ def test_a_closed_store_refuses_everything(store: Store) -> None:
         lambda: store.search([asked("x")]),
         store.count,
         lambda: list(store.ids()),
+        lambda: store.list_ids(1),
+        lambda: store.subscribe(standing("x"), print),
     ]
     for call in calls:
         with pytest.raises(ClosedError):
@@ -408,10 +429,6 @@ def test_searches_stay_consistent_while_documents_change(store: Store) -> None:
     assert wrong == []
 
 
-def standing(text: str, min_score: float | None = 0.5, **more: Any) -> StandingQuery:
-    return StandingQuery("q", ENCODER.encode([text])[0], ENCODER.terms(text), min_score, **more)
-
-
 def test_a_standing_query_is_told_what_matches_until_it_ends(store: Store) -> None:
     told: list[Match] = []
     end = store.subscribe(standing("river delta"), told.append)
@@ -425,3 +442,193 @@ def test_a_standing_query_is_told_what_matches_until_it_ends(store: Store) -> No
     end()
     store.upsert([entry("c", "river delta")])
     assert len(told) == 1
+
+
+def test_a_standing_query_is_told_what_a_search_for_the_same_finds(store: Store) -> None:
+    store.upsert([entry(f"e{n}", f"word{n} river") for n in range(10)])
+    texts = ["river delta", "word3", "delta", "nothing of it"]
+    told: dict[str, dict[str, float]] = {}
+
+    def tell(match: Match) -> None:
+        told.setdefault(match.query_id, {})[match.hit.id] = match.hit.score
+
+    for mode in MODES:
+        for text in texts:
+            query = replace(standing(text, 0.2), id=f"{mode} {text}", mode=mode)
+            store.subscribe(query, tell)
+    store.upsert([entry(f"d{n}", f"word{n} river {'delta ' * (n % 3)}") for n in range(12)])
+    for mode in MODES:
+        for text in texts:
+            hits = store.search([replace(asked(text, 100), mode=mode)])[0].hits
+            expected = {hit.id: hit.score for hit in hits if hit.score >= 0.2 and hit.id[0] == "d"}
+            assert told.get(f"{mode} {text}", {}) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("wanted", "passes"), FILTERS, ids=[str(wanted) for wanted, _ in FILTERS])
+def test_a_standing_query_lets_through_what_its_filter_says(
+    store: Store, wanted: dict[str, Any], passes: Callable[[int], bool]
+) -> None:
+    told: list[Match] = []
+    store.subscribe(standing("text", -9.0, filter=wanted), told.append)
+    store.upsert(catalogued())
+    assert sorted(match.hit.id for match in told) == sorted(f"d{n}" for n in range(60) if passes(n))
+
+
+def test_replaced_documents_are_news_and_deleted_ones_are_not(store: Store) -> None:
+    told: list[Match] = []
+    store.subscribe(standing("river"), told.append)
+    seen = [store.upsert([entry("a", "river")]), store.upsert([entry("a", "river", title="T")])]
+    store.delete(["a"])
+    assert [match.watermark for match in told] == seen
+    assert [match.hit.title for match in told] == ["", "T"]
+
+
+def test_what_was_not_written_is_no_news(store: Store) -> None:
+    told: list[Match] = []
+    store.subscribe(standing("river"), told.append)
+    with pytest.raises(UnicodeEncodeError):
+        store.upsert([entry("a", "river"), IndexEntry(Document("c", "x"), ENCODER.encode(["x"])[0], ["\ud800"])])
+    assert told == []
+
+
+def test_a_match_is_found_by_a_search_from_within_the_receiver(store: Store) -> None:
+    seen: list[tuple[int, list[str]]] = []
+
+    def look(match: Match) -> None:
+        [answer] = store.search([replace(asked("river"), min_watermark=match.watermark)])
+        seen.append((match.watermark, [hit.id for hit in answer.hits]))
+
+    store.subscribe(standing("river"), look)
+    watermark = store.upsert([entry("a", "river")])
+    assert seen == [(watermark, ["a"])]
+
+
+def test_a_standing_query_of_another_dimension_is_refused(store: Store) -> None:
+    store.upsert([entry("a", "river")])
+    with pytest.raises(InvalidVectorError, match=r"\(3,\).* 32"):
+        store.subscribe(StandingQuery("q", np.ones(3, np.float32), [], 0.5), print)
+
+
+def passages(name: str, *texts: str, first: int = 0, start: int = 0, **more: Any) -> list[IndexEntry]:
+    """Return entries of one document whose passages meet."""
+    made = []
+    for part, text in enumerate(texts, first):
+        made.append(replace(entry(name, text, **more), part=part, start=start))
+        start += len(text)
+    return made
+
+
+def test_passages_make_one_document(store: Store) -> None:
+    parts = passages("a", "river bank ", "mountain pass ", "harbour wall", title="T", metadata={"n": 1})
+    store.upsert([*parts, entry("b", "mountain")])
+    [document, _] = store.get(["a", "b"])
+    assert document == Document("a", "river bank mountain pass harbour wall", title="T", metadata={"n": 1})
+    assert document is not None
+    assert document.embedding is None
+    assert (store.count(), sorted(store.ids()), store.list_ids(9)) == (2, ["a", "b"], ["a", "b"])
+    [first, *others] = store.search([asked("harbour wall", 9)])[0].hits
+    assert (first.id, first.text, first.span, first.title) == ("a", "harbour wall", (25, 37), "T")
+    assert [hit.id for hit in others] == ["b"]
+    assert store.delete(["a"])[0] == 1
+    assert (store.count(), store.list_ids(9), found(store, asked("harbour"))) == (1, ["b"], ["b"])
+
+
+def test_part_0_takes_the_place_of_all_parts_and_another_of_those_from_it_on(store: Store) -> None:
+    store.upsert(passages("a", "one ", "two ", "three"))
+    for _ in range(2):  # the same again changes nothing
+        store.upsert(passages("a", "zwei ", "drei", first=1, start=4))
+        assert [document and document.text for document in store.get(["a"])] == ["one zwei drei"]
+        assert found(store, asked("two three", dense=False)) == []
+    store.upsert(passages("a", "vier", first=2, start=9))
+    assert [document and document.text for document in store.get(["a"])] == ["one zwei vier"]
+    store.upsert(passages("a", "eins"))
+    assert [document and document.text for document in store.get(["a"])] == ["eins"]
+    assert (store.count(), found(store, asked("one zwei vier", dense=False))) == (1, [])
+
+
+def test_entries_of_a_batch_apply_in_order(store: Store) -> None:
+    early, late = passages("a", "one ", "two ", "three"), passages("a", "zwei ", "drei", first=1, start=4)
+    store.upsert([*early, *late, *passages("b", "x", "y"), *passages("b", "z")])
+    assert [document and document.text for document in store.get(["a", "b"])] == ["one zwei drei", "z"]
+    store.upsert([*passages("a", "four", first=3, start=13), *late])
+    assert [document and document.text for document in store.get(["a"])] == ["one zwei drei"]
+
+
+def test_passages_may_overlap(store: Store) -> None:
+    [one, two] = passages("a", "river bank", "bank of sand")
+    store.upsert([one, replace(two, start=6)])
+    assert [document and document.text for document in store.get(["a"])] == ["river bank of sand"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        passages("a", "late", first=2, start=8),
+        passages("new", "late", first=1, start=3),
+        passages("a", "gap", first=1, start=5),
+        passages("a", "back", first=1, start=-1),
+        passages("a", "first", start=1),
+        [*passages("a", "one ", "two "), *passages("a", "gap", first=2, start=9)],
+        [*passages("a", "one ", "two "), *passages("a", "far", first=3, start=8)],
+        [*passages("a", "one ", "two "), *passages("a", "far", first=2, start=3)],
+    ],
+    ids=["missing", "unknown", "gap", "negative", "start", "gap in batch", "missing in batch", "before the last"],
+)
+def test_a_passage_that_does_not_continue_its_document_is_refused(store: Store, bad: list[IndexEntry]) -> None:
+    watermark = store.upsert(passages("a", "one "))
+    with pytest.raises(InvalidPassageError, match=r"'(a|new)'"):
+        store.upsert([entry("b", "other"), *bad])
+    assert (store.count(), store.upsert([])) == (1, watermark)
+
+
+def test_a_document_is_news_once_by_its_best_passage(store: Store) -> None:
+    told: list[Match] = []
+    store.subscribe(standing("river delta", 0.3), told.append)
+    store.upsert(passages("a", "river ", "river delta ", "delta"))
+    [match] = told
+    assert (match.hit.text, match.hit.span) == ("river delta ", (6, 18))
+    store.upsert(passages("a", "river delta", first=3, start=23))
+    assert [match.hit.span for match in told] == [(6, 18), (23, 34)]
+    assert store.count() == 1
+
+
+def test_ids_come_page_by_page(store: Store) -> None:
+    names = [f"d{n}" for n in range(25)] + ["ä", "Z", "日"]
+    store.upsert([one for name in names for one in passages(name, "x ", "y")])
+    pages: list[list[str]] = [store.list_ids(7)]
+    while pages[-1]:
+        pages.append(store.list_ids(7, after=pages[-1][-1]))
+    assert [len(page) for page in pages] == [7, 7, 7, 7, 0]
+    assert [name for page in pages for name in page] == sorted(names)
+
+
+def test_writers_at_once_fail_alone_and_are_acknowledged_together(store: Store) -> None:
+    """Half of the writers give a vector of another length, all the time: the others must not notice."""
+    store.upsert([entry("a", "x")])
+    begun, watermarks, wrong = threading.Barrier(8), list[int](), list[str]()
+
+    def write(number: int) -> None:
+        begun.wait()
+        for n in range(20):
+            try:
+                if number % 2:
+                    store.upsert([IndexEntry(Document("bad", "x"), np.ones(3, np.float32), [])])
+                    wrong.append("taken")
+                else:
+                    watermark = store.upsert([entry(f"w{number}-{n}", "river")])
+                    [answer] = store.search([replace(asked("x"), min_watermark=watermark)])
+                    watermarks.append(watermark)
+                    if answer.watermark < watermark or store.get([f"w{number}-{n}"]) == [None]:
+                        wrong.append(f"{watermark} not seen")
+            except InvalidVectorError as err:
+                if not number % 2:
+                    wrong.append(repr(err))
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert sorted(watermarks) == list(range(2, 82))
+    assert store.count() == 81

@@ -18,6 +18,7 @@ MODES = st.sampled_from(["hybrid", "dense", "lexical"])
 VECTORS = st.lists(st.integers(-4, 4), min_size=6, max_size=6).map(lambda numbers: np.array([*numbers, 1], np.float32))
 UNITS = VECTORS.map(lambda vector: vector / np.linalg.norm(vector))
 QUERIES = st.builds(StandingQuery, st.just("q"), st.none() | UNITS, TERMS, st.floats(0.0, 1.0, width=16), mode=MODES)
+GONE = st.sets(st.integers(0, 11))
 DOCUMENTS = st.lists(st.tuples(UNITS, TERMS), min_size=1, max_size=6)
 
 
@@ -25,6 +26,7 @@ DOCUMENTS = st.lists(st.tuples(UNITS, TERMS), min_size=1, max_size=6)
 def _small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have few queries go the way of many."""
     monkeypatch.setattr(panel, "_BLOCK", 3)
+    monkeypatch.setattr(panel, "_COMMON", 3)
     monkeypatch.setattr(panel, "_DOCUMENTS", 2)
     if request.param == "leading coordinates":
         monkeypatch.setattr(panel, "_FULL", 2)
@@ -51,13 +53,26 @@ def searched(
 
 @pytest.mark.usefixtures("_small")
 @settings(max_examples=60, deadline=None)
-@given(queries=st.lists(QUERIES, min_size=1, max_size=12), earlier=DOCUMENTS, batch=DOCUMENTS)
+@given(
+    queries=st.lists(QUERIES, min_size=1, max_size=12),
+    gone=st.sets(st.integers(0, 11)),
+    earlier=DOCUMENTS,
+    batch=DOCUMENTS,
+)
 def test_pairs_are_those_of_a_search(
-    queries: list[StandingQuery], earlier: list[tuple[Vector, list[str]]], batch: list[tuple[Vector, list[str]]]
+    queries: list[StandingQuery],
+    gone: set[int],
+    earlier: list[tuple[Vector, list[str]]],
+    batch: list[tuple[Vector, list[str]]],
 ) -> None:
     made = Panel(0.7)
     for query in queries:
         made.add(query)
+    made.compact(np.array([slot not in gone for slot in range(len(queries))]))
+    queries = [query for slot, query in enumerate(queries) if slot not in gone]
+    for query in queries[:2]:  # and more come afterwards
+        made.add(query)
+    queries += queries[:2]
     lexical = LexicalIndex.of({}).changed({}, [terms for _, terms in earlier])
     lexical = lexical.changed({}, [terms for _, terms in batch])
     least = np.array([query.min_score for query in queries])

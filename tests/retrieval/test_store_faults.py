@@ -168,6 +168,27 @@ def test_what_can_be_read_of_a_damaged_store_is_saved(filled: Path, tmp_path: Pa
         salvage(filled, tmp_path / "saved")
 
 
+@pytest.mark.parametrize("lost", [(), (0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)], ids=str)
+def test_passages_that_can_be_read_keep_their_place(path: Path, tmp_path: Path, lost: tuple[int, ...]) -> None:
+    texts = ["river ", "delta ", "mouth "]
+    with EmbeddedStore(path) as store:
+        store.upsert([entry("other", "x")])
+        store.upsert([replace(entry("a", text), part=part, start=6 * part) for part, text in enumerate(texts)])
+    with sqlite3.connect(path) as raw:
+        raw.executemany("UPDATE vectors SET vector = zeroblob(64) WHERE row = ?", [(part + 2,) for part in lost])
+    raw.close()
+    assert salvage(path, tmp_path / "saved") == Salvage(2 - (len(lost) == 3), len(lost))
+    kept = [text if part not in lost else "\ufffd" * 6 for part, text in enumerate(texts)]
+    while kept and "\ufffd" in kept[-1]:
+        kept.pop()
+    with EmbeddedStore(tmp_path / "saved") as store:
+        [document] = store.get(["a"])
+        assert (document.text if document else "") == "".join(kept)
+        for part, text in enumerate(texts):
+            hits = store.search([SearchRequest(None, ENCODER.terms(text))])[0].hits
+            assert [hit.span for hit in hits] == ([] if part in lost else [(6 * part, 6 * part + 6)])
+
+
 @pytest.mark.parametrize("page", [12, 20, 30])
 def test_damaged_pages_cost_the_documents_on_them(filled: Path, tmp_path: Path, page: int) -> None:
     overwrite(filled, 4096 * page, 4096)
@@ -332,6 +353,7 @@ def test_a_file_system_without_room_keeps_what_was_acknowledged(tmp_path: Path) 
 
 WRITER = """
     import sys
+    from dataclasses import replace
     from niruhybrid.retrieval import dense, keeper, recovery, sieve, snapshot
     from niruhybrid.retrieval.store import EmbeddedStore
     from niruhybrid.testing import HashEncoder
@@ -344,7 +366,11 @@ WRITER = """
         names = [f"d{batch}-{n}" for n in range(5)]
         texts = [f"batch{batch} text{n}" for n in range(5)]
         made = zip(names, texts, encoder.encode(texts), strict=True)
-        store.upsert([IndexEntry(Document(i, t), v, encoder.terms(t)) for i, t, v in made])
+        entries = [IndexEntry(Document(i, t), v, encoder.terms(t)) for i, t, v in made]
+        # of every document a second passage, and of some a third, in a write of its own
+        more = [replace(one, part=1, start=len(one.document.text)) for one in entries]
+        store.upsert([*entries, *more])
+        store.upsert([replace(one, part=2, start=2 * one.start) for one in more[::2]])
         removed = batch % 3 == 0 and store.delete([f"d{batch}-0"])
         if batch % 4 == 3 and batch - 2 >= first:
             store.delete([f"d{batch - 2}-{n}" for n in range(1, 5)])
@@ -387,6 +413,12 @@ def checked(path: Path, first: int, acknowledged: int, before: set[str]) -> set[
             there = {f"d{batch}-{n}" for n in range(5)} & ids
             assert there in possible(batch, first, acknowledged)
             assert set(by_words(store, f"batch{batch}")) == there
+        for name in sorted(ids):
+            [document] = store.get([name])
+            assert document is not None
+            times = 3 if int(name[-1]) % 2 == 0 else 2  # passages, all alike
+            batch, text = int(name[1:].split("-")[0]), document.text
+            assert text == f"batch{batch} text{name[-1]}" * times or (batch > acknowledged and len(text) % 2 == 0)
         unacknowledged = {f"d{acknowledged + 1}-{n}" for n in range(5)} & ids
         assert len(unacknowledged) in {0, 4, 5}
         assert store.count() == len(ids)

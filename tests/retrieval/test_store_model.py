@@ -1,14 +1,17 @@
 """The store on a file, reopened at any moment, against a dictionary."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from niruhybrid.config import StoreConfig
+from niruhybrid.errors import InvalidPassageError
 from niruhybrid.retrieval.store import EmbeddedStore
 from niruhybrid.types import Document, IndexEntry, SearchRequest, Vector
 
@@ -25,11 +28,24 @@ def entries(draw: st.DrawFn) -> IndexEntry:
     return IndexEntry(document, draw(VECTORS), draw(WORDS))
 
 
+def whole(parts: list[IndexEntry]) -> Document:
+    text = ""
+    for part in parts:
+        text = text[: part.start] + part.document.text
+    return replace(parts[0].document, text=text)
+
+
+@st.composite
+def appended(draw: st.DrawFn) -> tuple[IndexEntry, int]:
+    """Return a passage, and how far it reaches back into what is before it, in tenths."""
+    return draw(entries()), draw(st.integers(0, 3))
+
+
 class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        self.model: dict[str, IndexEntry] = {}
+        self.model: dict[str, list[IndexEntry]] = {}
         self.watermark = 0
         self.store = self.opened()
 
@@ -40,7 +56,23 @@ class StoreMachine(RuleBasedStateMachine):
     def upsert(self, batch: list[IndexEntry]) -> None:
         self.watermark += 1
         assert self.store.upsert(batch) == self.watermark
-        self.model.update({entry.document.id: entry for entry in batch})
+        self.model.update({entry.document.id: [entry] for entry in batch})
+
+    @rule(passage=appended(), at=st.integers(1, 3))
+    def append(self, passage: tuple[IndexEntry, int], at: int) -> None:
+        entry, back = passage
+        name = entry.document.id
+        known = self.model.get(name, [])[:at]
+        last = known[-1] if known else entry
+        start = last.start + len(last.document.text) * (10 - back) // 10
+        part = replace(entry, part=max(1, len(known)), start=start)
+        if not known:
+            with pytest.raises(InvalidPassageError):
+                self.store.upsert([part])
+            return
+        self.watermark += 1
+        assert self.store.upsert([part]) == self.watermark
+        self.model[name] = [*known, part]
 
     @rule(ids=st.lists(IDS, max_size=4))
     def delete(self, ids: list[str]) -> None:
@@ -55,28 +87,32 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(ids=st.lists(IDS, max_size=4))
     def get(self, ids: list[str]) -> None:
-        expected = [self.model[name].document if name in self.model else None for name in ids]
-        assert self.store.get(ids) == expected
+        assert self.store.get(ids) == [whole(self.model[name]) if name in self.model else None for name in ids]
 
     @rule(vector=VECTORS, top_k=st.integers(1, 15))
     def search_dense(self, vector: Vector, top_k: int) -> None:
         [answer] = self.store.search([SearchRequest(vector, [], top_k)])
-        exact = {name: float(entry.vector @ vector) for name, entry in self.model.items()}
+        exact = {name: max(float(part.vector @ vector) for part in parts) for name, parts in self.model.items()}
         best = sorted(exact.values(), reverse=True)[:top_k]
         assert [exact[hit.id] for hit in answer.hits] == best
         assert len({hit.id for hit in answer.hits}) == len(best)
-        assert all(hit.text == self.model[hit.id].document.text for hit in answer.hits)
+        for hit in answer.hits:
+            places = {(part.start, part.start + len(part.document.text)): part for part in self.model[hit.id]}
+            part = places[hit.span]
+            assert (hit.text, hit.title) == (part.document.text, part.document.title) or len(places) < len(
+                self.model[hit.id]
+            )
 
     @rule(words=WORDS)
     def search_words(self, words: list[str]) -> None:
         [answer] = self.store.search([SearchRequest(None, words, 20)])
-        matching = {name for name, entry in self.model.items() if set(words) & set(entry.terms)}
+        matching = {name for name, parts in self.model.items() if any(set(words) & set(part.terms) for part in parts)}
         assert {hit.id for hit in answer.hits} == matching
 
     @invariant()
     def counts_agree(self) -> None:
         assert self.store.count() == len(self.model)
-        assert set(self.store.ids()) == self.model.keys()
+        assert sorted(self.store.ids()) == self.store.list_ids(20) == sorted(self.model)
 
     def teardown(self) -> None:
         self.store.close()

@@ -1,10 +1,15 @@
 """Many standing queries against a few documents: which pairs reach the query's threshold. Pure, and exact.
 
 The score of a pair is that of a search, `fusion.weighted_sum`: a share of the cosine, and the rest of BM25 over the
-length of the query's term vector. BM25 is computed for all pairs that share a term, from a list of queries for each
-term. Of the cosine an upper bound comes first: the product of the leading coordinates, in a basis that has most of the
-queries' length in them, plus the product of what is left of both lengths (Cauchy and Schwarz). Where the two can't
-reach the threshold together, and that is nearly everywhere, the cosine is not computed.
+length of the query's term vector. Upper bounds come first:
+
+- of the cosine the product of the leading coordinates, in a basis that has most of the queries' length in them, plus
+  the product of what is left of both lengths (Cauchy and Schwarz);
+- of BM25 what a document's rare terms add, from a list of queries for each, plus what common terms add in any document
+  at the most (as MaxScore has it: Turtle and Flood, "Query Evaluation: Strategies and Optimizations", Information
+  Processing & Management 31, 1995).
+
+Where they can't reach the threshold together, and that is nearly everywhere, neither half is computed.
 """
 
 from array import array
@@ -31,6 +36,7 @@ _ENOUGH = 0.9  # of the squared length is in the leading coordinates
 _SAMPLE = 4096  # queries that a basis is learnt from
 _OUTGROWN = 4  # times as many queries as there were then
 _BLOCK = 8192  # queries at once, so that what is computed of them stays in the processor's cache
+_COMMON = 32  # a term that one query in so many asks for is not looked at before it has to be
 _DOCUMENTS = 32  # at once, so that their bounds take 128 bytes a query
 _SLACK = 1e-4  # of a score; rounding is far below it
 
@@ -100,30 +106,30 @@ class Panel:
             vectors: `(n, dim)` float32, of the documents.
             terms: analysed terms of each.
             lexical: the index whose statistics count; it has the documents.
-            least: `(slots,)`, score that a pair must have at the least; infinite for queries that are over.
+            least: `(slots,)`, score that a pair must have at the least.
         """
+        if not len(self):
+            return Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
         counted = [Counter(term for term in one if term in self._vocabulary) for one in terms]
         self._number(counted, lexical)
         weights = lexical.weights(self._numbers)
-        norms = self._norms(weights)
+        rest = (1.0 - self._shares.items) / self._norms(weights)  # what one point of BM25 is worth
         average = max(1.0, lexical.total / max(1, lexical.documents))
         against = spread(np.array([len(one) for one in terms], np.float32), average)
-        shares = self._shares.items
-        with np.errstate(divide="ignore"):
-            alone = np.where(shares > 0.0, (least - _SLACK) / shares, np.inf)  # cosine needed without any words
+        gains = [self._gains(one, weights, against[at : at + 1]) for at, one in enumerate(counted)]
         found = []
         for start in range(0, len(vectors), _DOCUMENTS):
-            bounds = self._bounds(vectors[start : start + _DOCUMENTS])
+            stop = start + _DOCUMENTS
+            bounds = self._bounds(vectors[start:stop])
+            needed = (least - _SLACK - rest * self._common(gains[start:stop])).astype(np.float32)
             for place, bound in enumerate(bounds, start):
-                slots, worded = self._worded(counted[place], weights, against[place : place + 1])
-                worded *= (1.0 - shares[slots]) / norms[slots]
-                likely = np.flatnonzero(shares[slots] * bound[slots] + worded >= least[slots] - _SLACK)
-                bound[slots] = -np.inf
-                silent = np.flatnonzero(bound >= alone)
-                slots = np.concatenate((slots[likely], silent))
-                worded = np.concatenate((worded[likely], np.zeros(len(silent))))
-                scores = shares[slots] * self._cosines(slots, vectors[place]) + worded
-                kept = scores >= least[slots]
+                slots = self._likely(bound.copy(), gains[place], needed, rest)
+                worded = rest[slots] * self._worded(slots, gains[place])
+                likely = bound[slots] + worded >= least[slots] - _SLACK
+                slots, worded = slots[likely], worded[likely]
+                near = self._shares.items[slots] * self._cosines(slots, vectors[place])
+                scores = near + worded
+                kept = (scores >= least[slots]) & ((self._shares.items[slots] > 0.0) | (worded > 0.0))
                 found.append(Pairs(slots[kept], np.full(int(kept.sum()), place), scores[kept]))
         return Pairs.of(found)
 
@@ -134,7 +140,7 @@ class Panel:
         self._shares = Growing.of(self._shares.items[kept])
         self._terms, self._times = Growing.of(self._terms.items[entries]), Growing.of(self._times.items[entries])
         self._starts = Growing.of(np.append(0, np.cumsum(sizes[kept])))
-        self._asking, self._asked = [], []
+        self._asking, self._asked = [array("q") for _ in self._vocabulary], [array("f") for _ in self._vocabulary]
         for slot in range(len(self)):
             own = slice(self._starts.items[slot], self._starts.items[slot + 1])
             self._ask(slot, self._terms.items[own].tolist(), self._times.items[own].tolist())
@@ -187,13 +193,16 @@ class Panel:
         return np.concatenate((leading, left.astype(np.float32)), axis=1)
 
     def _bounds(self, vectors: Vector) -> Floats:
-        """Return what each cosine is at the most, `(documents, queries)`."""
-        bounds = np.zeros((len(vectors), len(self)), np.float32)
+        """Return what the dense half adds to each score at the most, `(documents, slots)`."""
         known = self._vectors if self._rough is None else self._rough
-        if known is not None:
-            sketch = self._sketch(vectors).T
-            for start in range(0, len(self), _BLOCK):  # turned over in the cache: faster than to multiply so
-                bounds[:, start : start + _BLOCK] = (known.items[start : start + _BLOCK] @ sketch).T
+        if known is None:
+            return np.zeros((len(vectors), len(self)), np.float32)
+        bounds = np.empty((len(vectors), len(self)), np.float32)
+        sketch = self._sketch(vectors).T
+        shares = self._shares.items.astype(np.float32)
+        for start in range(0, len(self), _BLOCK):  # turned over in the cache: faster than to multiply so
+            own = slice(start, start + _BLOCK)
+            np.multiply((known.items[own] @ sketch).T, shares[own], out=bounds[:, own])
         return bounds
 
     def _number(self, counted: Sequence[Mapping[str, int]], lexical: LexicalIndex) -> None:
@@ -207,28 +216,66 @@ class Panel:
 
     def _norms(self, weights: Floats) -> Floats:
         """Return the `term_norm` of each query."""
-        starts = self._starts.items
-        squares = self._times.items * weights[self._terms.items]
-        squares *= squares
-        sums = np.add.reduceat(np.append(squares, np.float32(0.0)), starts[:-1]) if len(starts) > 1 else squares
-        norms: Floats = np.sqrt(sums, dtype=np.float64)
-        norms[(np.diff(starts) == 0) | (norms == 0.0)] = 1.0
+        bounds = self._times.items * weights[self._terms.items]
+        norms: Floats = np.sqrt(self._sums(bounds * bounds), dtype=np.float64)
+        norms[norms == 0.0] = 1.0
         return norms
 
-    def _worded(self, counted: Mapping[str, int], weights: Floats, against: Floats) -> tuple[Ints, Floats]:
-        """Return the queries that share a term with a document, ascending, and the BM25 score of each."""
+    def _sums(self, entries: Floats) -> Floats:
+        """Return the sum of what each query's terms have, `(slots,)`."""
+        starts = self._starts.items
+        sums: Floats = np.add.reduceat(np.append(entries, np.float32(0.0)), starts[:-1])
+        sums[np.diff(starts) == 0] = 0.0
+        return sums
+
+    def _gains(self, counted: Mapping[str, int], weights: Floats, against: Floats) -> dict[int, float]:
+        """Return what a document's terms add to the BM25 score of a query that has them once."""
         terms = [self._vocabulary[term] for term in counted]
-        if not terms:
-            return np.empty(0, np.int64), np.empty(0)
-        counts = np.minimum(np.fromiter(counted.values(), np.int64), MOST_COUNTED)
+        counts = np.minimum(np.fromiter(counted.values(), np.int64, len(terms)), MOST_COUNTED)
         gained = weights[terms] * saturation(counts, against)
-        asking = [np.frombuffer(self._asking[term], np.int64) for term in terms]
-        slots = np.concatenate(asking)
-        times = np.concatenate([np.frombuffer(self._asked[term], np.float32) for term in terms])
-        times *= np.repeat(gained, [len(one) for one in asking])
-        scores = np.bincount(slots, times)
-        found = np.flatnonzero(scores)
-        return found, scores[found]
+        return dict(zip(terms, gained.tolist(), strict=True))
+
+    def _is_common(self, term: int) -> bool:
+        return len(self._asking[term]) * _COMMON > len(self)
+
+    def _common(self, gains: Sequence[Mapping[int, float]]) -> Floats:
+        """Return what common terms add to BM25 at the most, in any of the documents, for each query."""
+        most = np.zeros(len(self._vocabulary), np.float32)
+        for one in gains:
+            for term, gain in one.items():
+                if gain > most[term] and self._is_common(term):
+                    most[term] = gain
+        return self._sums(self._times.items * most[self._terms.items])
+
+    def _likely(self, bound: Floats, gains: Mapping[int, float], needed: Floats, rest: Floats) -> Ints:
+        """Return the queries that may reach their threshold with a document, ascending.
+
+        Args:
+            bound: what the dense half adds at the most, `(slots,)`; not to be used again.
+            gains: of the document.
+            needed: thresholds, less what common terms may add.
+            rest: what BM25 counts in each query.
+        """
+        terms = [term for term in gains if not self._is_common(term)]
+        if terms:
+            asking = [np.frombuffer(self._asking[term], np.int64) for term in terms]
+            slots = np.concatenate(asking)
+            times = np.concatenate([np.frombuffer(self._asked[term], np.float32) for term in terms])
+            times *= np.repeat(np.array([gains[term] for term in terms], np.float32), [len(one) for one in asking])
+            np.add.at(bound, slots, (times * rest[slots]).astype(np.float32))
+        return np.flatnonzero(bound >= needed)
+
+    def _worded(self, slots: Ints, gains: Mapping[int, float]) -> Floats:
+        """Return the BM25 score of some queries with a document."""
+        table = np.zeros(len(self._vocabulary), np.float32)
+        table[list(gains)] = list(gains.values())
+        starts = self._starts.items[slots]
+        sizes = self._starts.items[slots + 1] - starts
+        pair = np.repeat(np.arange(len(slots)), sizes)
+        entries = np.arange(len(pair)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(starts, sizes)
+        gained = self._times.items[entries] * table[self._terms.items[entries]]
+        worded: Floats = np.bincount(pair, gained, len(slots))
+        return worded
 
     def _cosines(self, slots: Ints, vector: Vector) -> Floats:
         """Return the inner products of queries with a document; 0 for those that go by words alone."""

@@ -153,7 +153,6 @@ class StandingQueries:
             return
         now = self._clock()
         least = self._quotas.least(now)
-        least[[slot for slot, one in enumerate(self._subscriptions) if one.over]] = np.inf
         passing = _Passing(news.entries)
         pairs = self._panel.pairs(news.vectors, news.terms, news.snapshot.lexical, least)
         triples = zip(*(column.tolist() for column in pairs), strict=True)
