@@ -26,6 +26,7 @@
     │   ├── StoreCorruptError               a file of the store is damaged
     │   ├── StoreReadOnlyError              the store can't be written to
     │   ├── StoreFullError                  the disk is full
+    │   ├── StoreBehindError                no write yet has the `min_watermark` asked for
     │   └── StoreVersionError               the store was written by a newer version
     ├── GenerationError                     no answer, or only part of one, could be generated
     ├── UnreachableError (ConnectionError)  a client got no answer from its server
@@ -61,6 +62,7 @@ __all__ = (
     "OverloadedError",
     "QueueFullError",
     "SourceError",
+    "StoreBehindError",
     "StoreCorruptError",
     "StoreError",
     "StoreFullError",
@@ -235,6 +237,12 @@ class StoreFullError(StoreError):
     """The disk is full."""
 
     code = "store_full"
+
+
+class StoreBehindError(StoreError):
+    """No write yet has the `min_watermark` that a search asked for."""
+
+    code = "store_behind"
 
 
 class StoreVersionError(StoreError):

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 
 from niruhybrid.config import StoreConfig
-from niruhybrid.errors import InvalidVectorError, StoreError
+from niruhybrid.errors import InvalidVectorError, StoreBehindError, StoreError
 from niruhybrid.retrieval.keeper import Keeper
 from niruhybrid.retrieval.lexical import MAX_QUERY_TERMS
 from niruhybrid.retrieval.log import Log, Record, Session, State, as_kept, joined, split
@@ -244,7 +244,7 @@ def _taken_out(session: Session, ids: Iterable[str]) -> dict[int, list[str]]:
 def _refuse_too_new(requests: Sequence[SearchRequest], watermark: int) -> None:
     asked = max((request.min_watermark for request in requests), default=0)
     if asked > watermark:
-        raise StoreError(
+        raise StoreBehindError(
             f"the store is at watermark {watermark}, `min_watermark` is {asked}: ask for one that this store returned"
         )
 

@@ -360,7 +360,7 @@ DATA_ID: dict[str, Any] = {
     "name": "data_id",
     "in": "path",
     "required": True,
-    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_ID_CHARS, "pattern": PRINTABLE},
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_ID_CHARS, "format": PRINTABLE},
     "description": "The document's id; it may have slashes.",
 }
 

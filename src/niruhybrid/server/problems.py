@@ -83,6 +83,7 @@ PROBLEMS: Mapping[str, Kind] = {
     "store_corrupt": Kind(503, "The store is damaged", _STORE),
     "store_read_only": Kind(503, "The store can't be written to", _STORE),
     "store_full": Kind(507, "The disk is full", _STORE),
+    "store_behind": Kind(409, "No write yet has this watermark"),
     "store_version": Kind(503, "The store is of a newer version", _STORE),
     "generation_failed": Kind(
         502, "The answer could not be generated", "The answer broke off; what came of it is true."

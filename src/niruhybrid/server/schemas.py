@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 import orjson
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from niruhybrid.server import problems
 from niruhybrid.types import MAX_ID_CHARS, MAX_TOP_K, Query, SearchMode, checked_text
@@ -29,12 +29,23 @@ MAX_WATERMARK = 2**63 - 1
 _SHOWN_ERRORS = 20
 _SHOWN_NAME = 60
 
-PRINTABLE = r"^(?:[^\p{C}\p{Z}]| )+$"
+PRINTABLE = "printable"
+"""The format of ids: of printable characters, in Unicode's sense; no pattern that all tools read alike says as much."""
+
 NOT_BLANK = r"\S"
 _PER_MINUTE = 60
 FILTER_HERE: dict[str, Any] = {"type": "object", "title": "Filter"}
 
-Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS, json_schema_extra={"pattern": PRINTABLE})]
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS, json_schema_extra={"format": PRINTABLE})]
+
+
+def _whole(value: object) -> object:
+    """Return 5 for 5.0: to JSON there is no difference."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = BeforeValidator(_whole)
+
 Text = Annotated[str, Field(min_length=1, json_schema_extra={"pattern": NOT_BLANK})]
 FilterField = Annotated[
     dict[str, Any] | None,
@@ -49,7 +60,7 @@ class QueryRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     query: Annotated[Text, Field(description="What is asked; not blank.")]
-    top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K, description="Hits wanted.")] = 5
+    top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K, description="Hits wanted."), Whole] = 5
     id: Annotated[Id | None, Field(description="Your name for the query; one is made up without it.")] = None
     metadata: Annotated[
         dict[str, Any] | None, Field(description="Any JSON object; returned unchanged in `sources`.")
@@ -59,7 +70,7 @@ class QueryRequest(BaseModel):
     filter: FilterField = None
     mode: Annotated[SearchMode, Field(description="What the search goes by.")] = "hybrid"
     min_watermark: Annotated[
-        int, Field(ge=0, le=MAX_WATERMARK, description="The write that the search must see at the least.")
+        int, Field(ge=0, le=MAX_WATERMARK, description="The write that the search must see at the least."), Whole
     ] = 0
 
 
@@ -89,7 +100,7 @@ class SubscribeRequest(BaseModel):
         Field(description=f"The score that a match must have; without it, {_PER_MINUTE} matches a minute."),
     ] = None
     per_minute: Annotated[
-        int | None, Field(ge=1, le=1_000_000, description="Matches in a minute at the most, the best of them.")
+        int | None, Field(ge=1, le=1_000_000, description="Matches in a minute at the most, the best of them."), Whole
     ] = None
     filter: FilterField = None
     mode: Annotated[SearchMode, Field(description="What counts.")] = "hybrid"
