@@ -180,6 +180,26 @@ def stats(config: str | None, url: str | None, store: str | None) -> None:
     click.echo(orjson.dumps(counters, option=orjson.OPT_INDENT_2))
 
 
+@_niru.command()
+@_store_option
+@click.option("--host", help="Address to listen on (127.0.0.1).")
+@click.option("--port", type=int, help="TCP port (8000).")
+@_model_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.pass_obj
+def doctor(config: str | None, /, *, as_json: bool, **given: Any) -> None:
+    """Say whether this machine can serve; exit code 1 if something is wrong."""
+    from niruhybrid.doctor import examine  # noqa: PLC0415  # only here
+
+    settings = load_settings(config, arguments={_SERVE_SETTINGS[name]: value for name, value in given.items()})
+    well = True
+    for finding in examine(settings):
+        well = well and finding.verdict != "wrong"
+        click.echo(orjson.dumps(finding) if as_json else f"{finding.verdict:<8} {finding.subject:<12} {finding.detail}")
+    if not well:
+        sys.exit(1)
+
+
 async def _serve(settings: Settings, paths: tuple[str, ...], *, demo: bool) -> None:
     from niruhybrid.pipeline import Pipeline  # noqa: PLC0415  # heavy
     from niruhybrid.server import run  # noqa: PLC0415  # heavy

@@ -87,7 +87,7 @@ def test_an_answer_goes_on_where_it_broke_off(
     headers = {"Last-Event-ID": event_id(before[-1])}
     stream = event_id(before[-1]).partition(":")[0]
     if by == "post":
-        after = requests.post(server.url + URL, data=b"not even JSON", headers=headers, timeout=10)
+        after = requests.post(server.url + URL, json={"query": "something else"}, headers=headers, timeout=10)
     elif by == "get":
         after = requests.get(f"{server.url}{URL}?query=json", headers=headers, timeout=10)
     else:
@@ -151,7 +151,7 @@ def test_an_answer_that_nobody_comes_back_for_is_stopped_and_forgotten(
     assert stepwise.closed.wait(5)
     stats = server.stats()
     assert (stats["open_streams"], stats["kept_streams"], stats["open_answers"]) == (0, 0, 0)
-    back = requests.get(server.url + URL, headers={"Last-Event-ID": event_id(sources)}, timeout=10)
+    back = requests.get(server.url + URL + "?query=json", headers={"Last-Event-ID": event_id(sources)}, timeout=10)
     assert name(blocks(back.text)[0]) == "stale"
 
 
@@ -173,5 +173,5 @@ def test_an_answer_that_nobody_reads_waits_when_its_log_is_full(
 def test_an_answer_is_kept_for_its_time_only(serving: Callable[..., Any]) -> None:
     url = serving(log_seconds=0.0).url
     whole = blocks(requests.post(url + URL, json={"query": "json"}, timeout=10).text)
-    back = requests.get(url + URL, headers={"Last-Event-ID": event_id(whole[0])}, timeout=10)
+    back = requests.get(url + URL + "?query=json", headers={"Last-Event-ID": event_id(whole[0])}, timeout=10)
     assert name(blocks(back.text)[0]) == "stale"

@@ -65,7 +65,7 @@ def test_a_subscription_goes_on_with_what_came_meanwhile(serving: Callable[..., 
         news.next()
         last = news.last_id
     add(server, "zebras have stripes")
-    with requests.post(url, headers={"Last-Event-ID": last}, stream=True, timeout=10) as answer:
+    with requests.post(url, json=asked, headers={"Last-Event-ID": last}, stream=True, timeout=10) as answer:
         news = News(answer)
         assert news.next()[1]["hit"]["id"] == "zebras have stripes"
         assert news.last_id.partition(":")[0] == last.partition(":")[0]
@@ -80,7 +80,7 @@ def test_a_subscription_that_is_not_kept_begins_anew(serving: Callable[..., Any]
         assert News(answer).next()[0] == "subscribed"
 
 
-@pytest.mark.parametrize("asked", [{"query": "x"}, {"query": " ", "min_score": 1}, {"min_score": 1}])
+@pytest.mark.parametrize("asked", [{"query": "x", "per_minute": 0}, {"query": " ", "min_score": 1}, {"min_score": 1}])
 def test_what_can_not_be_waited_for_is_refused(serving: Callable[..., Any], asked: dict[str, Any]) -> None:
     answer = requests.post(f"{serving().url}/stream/subscribe", json=asked, timeout=10)
     assert answer.status_code == 422

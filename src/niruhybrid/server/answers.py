@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from niruhybrid.server import bodies, bulk, schemas
+from niruhybrid.server import bodies, bulk, openapi, schemas
 from niruhybrid.server.gate import Gate, owner_of
 from niruhybrid.server.ndjson import LineRequest, numbered
 from niruhybrid.server.routing import LeanRoute, answered, described
@@ -29,40 +29,34 @@ def _add_streamed(paths: APIRouter, gate: Gate) -> None:
         tags=["query"],
         summary="Ask; the answer is a stream of events",
         response_class=Response,
-        responses={**schemas.EVENT_STREAM, **schemas.problem_responses(*_STREAMED)},
-        openapi_extra=schemas.json_body(schemas.StreamRequest) | {"parameters": [schemas.LAST_EVENT_ID]},
+        responses={**openapi.EVENT_STREAM, **openapi.problem_responses(*_STREAMED)},
+        openapi_extra=openapi.json_body(schemas.StreamRequest) | {"parameters": [openapi.LAST_EVENT_ID]},
     )
     async def post_query(request: Request) -> Response:
         """Answer a question with its sources first, then the answer piece by piece.
 
-        With `Last-Event-ID` the body is not looked at: the answer goes on where it broke off.
+        With `Last-Event-ID` nothing is asked again: the answer goes on where it broke off.
         """
-        resumed = _resumed(request, gate)
-        if resumed is not None:
-            return resumed
         gate.pipeline()  # refuse before reading
         asked = schemas.asked(schemas.StreamRequest, await bodies.in_body(request, gate.config), strict=True)
         query = schemas.query_of(asked, max_chars=gate.config.max_query_chars)
-        return gate.answer(query, owner_of(request), progressive=asked.progressive)
+        return _resumed(request, gate) or gate.answer(query, owner_of(request), progressive=asked.progressive)
 
     @paths.get(
         "/stream/query",
         tags=["query"],
         summary="Ask with a query string, as a browser's EventSource does",
         response_class=Response,
-        responses={**schemas.EVENT_STREAM, **schemas.problem_responses(400, 401, 403, 409, 422, 429, 500, 503, 504)},
-        openapi_extra={"parameters": [*schemas.query_parameters(schemas.StreamRequest), schemas.LAST_EVENT_ID]},
+        responses={**openapi.EVENT_STREAM, **openapi.problem_responses(400, 401, 403, 409, 422, 429, 500, 503, 504)},
+        openapi_extra={"parameters": [*openapi.query_parameters(schemas.StreamRequest), openapi.LAST_EVENT_ID]},
     )
     async def get_query(request: Request) -> Response:
         """Answer as POST does. An EventSource that reconnects goes on where it was."""
-        resumed = _resumed(request, gate)
-        if resumed is not None:
-            return resumed
         gate.pipeline()
         values = bodies.in_url(request)
         asked = schemas.asked(schemas.StreamRequest, schemas.from_url(values), strict=False)
         query = schemas.query_of(asked, max_chars=gate.config.max_query_chars)
-        return gate.answer(query, owner_of(request), progressive=asked.progressive)
+        return _resumed(request, gate) or gate.answer(query, owner_of(request), progressive=asked.progressive)
 
 
 def _add_resumed(paths: APIRouter, gate: Gate) -> None:
@@ -71,13 +65,13 @@ def _add_resumed(paths: APIRouter, gate: Gate) -> None:
         tags=["query"],
         summary="Read a stream again, from the start or after an event",
         response_class=Response,
-        responses={**schemas.EVENT_STREAM, **schemas.problem_responses(401, 403, 429, 503)},
-        openapi_extra={"parameters": [schemas.STREAM_ID, schemas.LAST_EVENT_ID]},
+        responses={**openapi.EVENT_STREAM, **openapi.problem_responses(401, 403, 429, 503)},
+        openapi_extra={"parameters": [openapi.STREAM_ID, openapi.LAST_EVENT_ID]},
     )
     async def get_stream(request: Request) -> Response:
         """Go on with a stream that broke off, or follow it beside another reader."""
         stream_id: str = request.path_params["stream_id"]
-        last = request.headers.get("last-event-id", f"{stream_id}:0")
+        last = request.headers.get("last-event-id") or f"{stream_id}:0"
         return gate.resume(last, owner_of(request), stream_id)
 
 
@@ -87,8 +81,8 @@ def _add_plain(paths: APIRouter, gate: Gate) -> None:
         tags=["query"],
         summary="Ask; the answer is one JSON object",
         response_class=Response,
-        responses=described("Hits and answer.", "Result") | schemas.problem_responses(*_STREAMED, 502),
-        openapi_extra=schemas.json_body(schemas.PlainRequest),
+        responses=described("Hits and answer.", "Result") | openapi.problem_responses(*_STREAMED, 502),
+        openapi_extra=openapi.json_body(schemas.PlainRequest),
     )
     async def post_plain(request: Request) -> Response:
         """Answer a question as a whole. An answer that breaks off is an error, never part of one."""
@@ -101,8 +95,8 @@ def _add_plain(paths: APIRouter, gate: Gate) -> None:
         tags=["query"],
         summary="Ask many questions, each answered as soon as it can be",
         response_class=Response,
-        responses={**schemas.RESULTS, **schemas.problem_responses(400, 401, 403, 408, 413, 415, 429, 500, 503)},
-        openapi_extra=schemas.QUERIES_BODY,
+        responses={**openapi.RESULTS, **openapi.problem_responses(400, 401, 403, 408, 413, 415, 429, 500, 503)},
+        openapi_extra=openapi.QUERIES_BODY,
     )
     async def post_queries(request: Request) -> Response:
         """Take questions as lines of JSON, each as `POST /query` does, and answer them in lines of JSON.
@@ -118,4 +112,4 @@ def _add_plain(paths: APIRouter, gate: Gate) -> None:
 
 def _resumed(request: Request, gate: Gate) -> Response | None:
     last = request.headers.get("last-event-id")
-    return None if last is None else gate.resume(last, owner_of(request))
+    return gate.resume(last, owner_of(request)) if last else None

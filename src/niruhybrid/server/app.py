@@ -2,15 +2,17 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from niruhybrid.config import ServerConfig
 from niruhybrid.pipeline import Pipeline
-from niruhybrid.server import answers, data, openai_api, operations, problems, schemas, subscriptions
+from niruhybrid.server import answers, data, openai_api, openapi, operations, problems, subscriptions
 from niruhybrid.server.front import Front, configured_keys
 from niruhybrid.server.gate import Gate
 from niruhybrid.settings import library_version
@@ -63,7 +65,7 @@ def create_app(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]], config: S
         answers.router(gate),
         data.router(gate),
         subscriptions.router(gate),
-        operations.router(gate, lambda: schemas.openapi(app)),
+        operations.router(gate, lambda: openapi.openapi(app, gate.config.max_query_chars)),
     )
     for paths in rooms:
         app.router.routes.extend(paths.routes)  # as they are: an included router's would be wrapped again
@@ -86,7 +88,18 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         return problems.response(error)
     detail = f"{request.method} is not served here: see /docs"
-    return problems.response(problems.of_status(error.status_code, detail, error.headers))
+    headers = {**(error.headers or {})}
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return problems.response(problems.of_status(error.status_code, detail, headers))
+
+
+def _methods(request: Request) -> set[str]:
+    """Return the methods that are served where a request went."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    return {
+        method for route in routes if route.path_regex.match(request.scope["path"]) for method in route.methods or ()
+    }
 
 
 async def _fault(_request: Request, error: Exception) -> Response:

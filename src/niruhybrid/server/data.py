@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from niruhybrid.pipeline import Pipeline
-from niruhybrid.server import problems, schemas
+from niruhybrid.server import openapi, problems
 from niruhybrid.server.gate import Gate, require_write
 from niruhybrid.server.ndjson import LineRequest, numbered, rendered
 from niruhybrid.server.problems import RequestError
@@ -36,10 +36,10 @@ def _add_stream(paths: APIRouter, gate: Gate) -> None:
         summary="Add documents; each is acknowledged when it is searchable and kept",
         response_class=Response,
         responses={
-            **schemas.ACKNOWLEDGEMENTS,
-            **schemas.problem_responses(400, 401, 403, 408, 413, 415, 429, 500, 503),
+            **openapi.ACKNOWLEDGEMENTS,
+            **openapi.problem_responses(400, 401, 403, 408, 413, 415, 429, 500, 503),
         },
-        openapi_extra=schemas.DATA_BODY,
+        openapi_extra=openapi.DATA_BODY,
     )
     async def post_data(request: Request) -> Response:
         """Take documents as lines of JSON while they are being sent, or one document or an array of them as JSON.
@@ -93,8 +93,8 @@ def _add_single(paths: APIRouter, gate: Gate) -> None:
         tags=["data"],
         summary="Read a document",
         response_class=Response,
-        responses=described("The document.", "Document") | schemas.problem_responses(401, 403, 404, 422, 429, 503),
-        openapi_extra={"parameters": [schemas.DATA_ID]},
+        responses=described("The document.", "Document") | openapi.problem_responses(401, 403, 404, 422, 429, 503),
+        openapi_extra={"parameters": [openapi.DATA_ID]},
     )
     async def get_data(request: Request) -> Response:
         """Return a document by its id."""
@@ -109,8 +109,8 @@ def _add_single(paths: APIRouter, gate: Gate) -> None:
         tags=["data"],
         summary="Remove a document",
         response_class=Response,
-        responses=described("It is removed.", "Removed") | schemas.problem_responses(401, 403, 404, 422, 429, 503, 507),
-        openapi_extra={"parameters": [schemas.DATA_ID]},
+        responses=described("It is removed.", "Removed") | openapi.problem_responses(401, 403, 404, 422, 429, 503, 507),
+        openapi_extra={"parameters": [openapi.DATA_ID]},
     )
     async def delete_data(request: Request) -> Response:
         """Remove a document by its id; the next query does not find it."""

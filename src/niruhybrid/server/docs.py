@@ -51,7 +51,7 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator
     yield f'<h2><span class="method">{escape(method)}</span> <code>{escape(path)}</code></h2>'
     yield f"<p>{escape(operation.get('description', ''))}</p>"
     for media, body in operation.get("requestBody", {}).get("content", {}).items():
-        yield f"<h3>Body <code>{escape(media)}</code></h3>{_fields(body['schema'])}"
+        yield f"<h3>Body <code>{escape(media)}</code></h3>{_fields(body.get('schema', body.get('itemSchema', {})))}"
     if "parameters" in operation:
         fields = {item["name"]: item.get("schema", {"type": "object as JSON"}) for item in operation["parameters"]}
         yield f"<h3>Parameters</h3>{_fields({'properties': fields})}"

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from niruhybrid.observe import prometheus
-from niruhybrid.server import docs, schemas
+from niruhybrid.server import docs, openapi
 from niruhybrid.server.gate import Gate
 from niruhybrid.server.routing import HEADERS, LeanRoute, answered, described
 
@@ -40,7 +40,7 @@ def _add_health(paths: APIRouter, gate: Gate) -> None:
         "/readyz",
         tags=["operations"],
         response_class=Response,
-        responses=described("Queries are taken.") | schemas.problem_responses(503),
+        responses=described("Queries are taken.") | openapi.problem_responses(503),
     )
     async def readyz(_request: Request) -> Response:
         """Say whether queries are taken (`degraded`: with trouble); while documents are being added, they are."""
@@ -55,7 +55,7 @@ def _add_counters(paths: APIRouter, gate: Gate) -> None:
         "/stats",
         tags=["operations"],
         response_class=Response,
-        responses=described("Counters.") | schemas.problem_responses(401, 403, 429, 503),
+        responses=described("Counters.") | openapi.problem_responses(401, 403, 429, 503),
     )
     async def stats(_request: Request) -> Response:
         """Return the counters of the server and its pipeline."""
@@ -68,7 +68,7 @@ def _add_counters(paths: APIRouter, gate: Gate) -> None:
         response_class=Response,
         responses={
             200: {"description": "The same counters for Prometheus.", "content": {"text/plain": {}}},
-            **schemas.problem_responses(401, 403, 429, 503),
+            **openapi.problem_responses(401, 403, 429, 503),
         },
     )
     async def metrics(_request: Request) -> Response:
@@ -79,7 +79,7 @@ def _add_counters(paths: APIRouter, gate: Gate) -> None:
 
 def _add_documentation(paths: APIRouter, describe: Callable[[], dict[str, Any]]) -> None:
     @paths.get("/openapi.json", include_in_schema=False)
-    async def openapi(_request: Request) -> Response:
+    async def description(_request: Request) -> Response:
         return answered(describe())
 
     @paths.get("/docs", include_in_schema=False)

@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from niruhybrid.pipeline import Pipeline
-from niruhybrid.server import bodies, schemas
+from niruhybrid.server import bodies, openapi, schemas
 from niruhybrid.server.gate import Gate, owner_of
 from niruhybrid.server.routing import LeanRoute
-from niruhybrid.types import StreamEvent
+from niruhybrid.types import Query, StreamEvent
 
 __all__ = ("router",)
 
@@ -26,20 +26,18 @@ def router(gate: Gate) -> APIRouter:
         summary="Be told of documents that match, as they arrive",
         response_class=Response,
         responses={
-            **schemas.NEWS_STREAM,
-            **schemas.problem_responses(400, 401, 403, 408, 413, 415, 422, 429, 500, 503),
+            **openapi.NEWS_STREAM,
+            **openapi.problem_responses(400, 401, 403, 408, 413, 415, 422, 429, 500, 503),
         },
-        openapi_extra=schemas.json_body(schemas.SubscribeRequest) | {"parameters": [schemas.LAST_EVENT_ID]},
+        openapi_extra=openapi.json_body(schemas.SubscribeRequest) | {"parameters": [openapi.LAST_EVENT_ID]},
     )
     async def post_subscribe(request: Request) -> Response:
         """Send an event for each document that matches and has just become searchable.
 
         With the `Last-Event-ID` of a subscription that is still kept, go on with that one.
         """
-        asked = None
-        if not gate.can_resume(request):
-            gate.pipeline()
-            asked = schemas.asked(schemas.SubscribeRequest, await bodies.in_body(request, gate.config), strict=True)
+        gate.pipeline()
+        asked = schemas.asked(schemas.SubscribeRequest, await bodies.in_body(request, gate.config), strict=True)
         return _subscribed(request, gate, asked)
 
     @paths.get(
@@ -47,34 +45,28 @@ def router(gate: Gate) -> APIRouter:
         tags=["query"],
         summary="Be told of documents that match, as a browser's EventSource asks",
         response_class=Response,
-        responses={**schemas.NEWS_STREAM, **schemas.problem_responses(400, 401, 403, 422, 429, 500, 503)},
-        openapi_extra={"parameters": [*schemas.query_parameters(schemas.SubscribeRequest), schemas.LAST_EVENT_ID]},
+        responses={**openapi.NEWS_STREAM, **openapi.problem_responses(400, 401, 403, 422, 429, 500, 503)},
+        openapi_extra={"parameters": [*openapi.query_parameters(schemas.SubscribeRequest), openapi.LAST_EVENT_ID]},
     )
     async def get_subscribe(request: Request) -> Response:
         """Answer as POST does. An EventSource that comes back too late begins anew; `subscribed` says from where."""
-        asked = None
-        if not gate.can_resume(request):
-            gate.pipeline()
-            values = schemas.from_url(bodies.in_url(request))
-            asked = schemas.asked(schemas.SubscribeRequest, values, strict=False)
+        gate.pipeline()
+        asked = schemas.asked(schemas.SubscribeRequest, schemas.from_url(bodies.in_url(request)), strict=False)
         return _subscribed(request, gate, asked)
 
     return paths
 
 
-def _subscribed(request: Request, gate: Gate, asked: schemas.SubscribeRequest | None) -> Response:
+def _subscribed(request: Request, gate: Gate, asked: schemas.SubscribeRequest) -> Response:
+    query = schemas.query_of(asked, max_chars=gate.config.max_query_chars)
     owner = owner_of(request)
-    if asked is None:
+    if gate.can_resume(request):
         return gate.resume(request.headers["last-event-id"], owner)
-    schemas.standing_of(asked)  # refuse before anything is encoded
-    return gate.subscribe(_news(gate.pipeline(), asked, gate.config.max_query_chars), owner)
+    return gate.subscribe(_news(gate.pipeline(), query, asked), owner)
 
 
-async def _news(
-    pipeline: Pipeline, asked: schemas.SubscribeRequest, max_chars: int
-) -> AsyncGenerator[StreamEvent, None]:
-    query = schemas.query_of(asked, max_chars=max_chars)
-    subscription = await pipeline.subscribe(query, min_score=asked.min_score, per_minute=asked.per_minute)
+async def _news(pipeline: Pipeline, query: Query, asked: schemas.SubscribeRequest) -> AsyncGenerator[StreamEvent, None]:
+    subscription = await pipeline.subscribe(query, min_score=asked.min_score, per_minute=asked.cap)
     async with aclosing(subscription):
         yield StreamEvent("subscribed", {"query_id": query.id, "watermark": await pipeline.watermark()})
         told = 0

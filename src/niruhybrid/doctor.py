@@ -1,0 +1,131 @@
+"""Whether this machine can serve what the settings ask for: each thing looked at, and what to do where it is wrong."""
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from niruhybrid.errors import NiruError
+from niruhybrid.settings import Settings, library_version
+
+__all__ = ("Finding", "examine")
+
+Verdict = Literal["well", "warning", "wrong"]
+
+_LEAST_DISK = 100_000_000
+_GOOD_DISK = 1_000_000_000
+_SPARE_DESCRIPTORS = 64  # beside one for each stream: files, the listener, threads' pipes
+_HELPFUL = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look has shown.
+
+    Attributes:
+        subject: what was looked at.
+        verdict: `wrong` keeps the server from starting, or from starting as asked.
+        detail: what it is like, and after a colon what to do about it.
+    """
+
+    subject: str
+    verdict: Verdict
+    detail: str
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Look at everything, one thing after the other; loads the model and opens the store, and changes neither."""
+    yield Finding("version", "well", f"niruhybrid {library_version()} on Python {platform.python_version()}")
+    yield _cpu()
+    looks: dict[str, Callable[[Settings], Finding]] = {
+        "model": _model,
+        "store": _store,
+        "disk": _disk,
+        "address": _address,
+        "descriptors": _descriptors,
+    }
+    for subject, look in looks.items():
+        try:
+            yield look(settings)
+        except (NiruError, OSError, ImportError) as err:
+            yield Finding(subject, "wrong", f"{err}")
+
+
+def _cpu() -> Finding:
+    lines = _lines(Path("/proc/cpuinfo"))
+    flags = next((line.partition(": ")[2].split() for line in lines if line.startswith("flags")), [])
+    found = [flag for flag in _HELPFUL if flag in flags]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if flags and "avx2" not in found:
+        return Finding("cpu", "warning", f"{cores} cores without AVX2: encoding will be slow, use another machine")
+    fast = "bfloat16 in hardware" if {"avx512_bf16", "amx_bf16"} & set(found) else "float32"
+    return Finding("cpu", "well", f"{cores} cores, {', '.join(found) or platform.machine()}: {fast}")
+
+
+def _model(settings: Settings) -> Finding:
+    from niruhybrid.encoding.hybrid_encoder import HybridEncoder  # noqa: PLC0415  # loads OpenVINO
+    from niruhybrid.encoding.weights import locate  # noqa: PLC0415  # same
+
+    folder = locate(settings.model)
+    began = time.monotonic()
+    encoder = HybridEncoder(str(folder))
+    vector = encoder.encode(["Is this model well?"])[0]
+    checked = " with its published checksum" if settings.model is None else ""
+    seconds = time.monotonic() - began
+    return Finding("model", "well", f"{folder}{checked}, {vector.size} dimensions, loaded in {seconds:.1f} s")
+
+
+def _store(settings: Settings) -> Finding:
+    if settings.store.path is None:
+        return Finding("store", "warning", "kept in memory, and lost at the end: set `store.path` to keep it")
+    path = Path(settings.store.path)
+    if not path.exists():
+        if not os.access(path.absolute().parent, os.W_OK):
+            return Finding("store", "wrong", f"{path} can't be made: create its folder, or make it writable")
+        return Finding("store", "well", f"{path} is not there yet and can be made")
+    from niruhybrid.retrieval.store import EmbeddedStore  # noqa: PLC0415  # loads SQLite
+
+    with EmbeddedStore(path, config=settings.store) as store:
+        return Finding("store", "well", f"{path}, {store.count():,} documents, {path.stat().st_size:,} bytes")
+
+
+def _disk(settings: Settings) -> Finding:
+    place = Path(settings.store.path or ".").absolute().parent
+    free = shutil.disk_usage(place).free
+    detail = f"{free / 1e9:.1f} GB free at {place}"
+    if free < _LEAST_DISK:
+        return Finding("disk", "wrong", f"{detail}: make room")
+    return Finding("disk", "well" if free >= _GOOD_DISK else "warning", detail)
+
+
+def _address(settings: Settings) -> Finding:
+    from niruhybrid.server.front import configured_keys  # noqa: PLC0415  # loads FastAPI
+    from niruhybrid.server.run import listen  # noqa: PLC0415  # same
+
+    config = settings.server
+    listen(config).close()
+    keys = len(configured_keys(config))
+    return Finding("address", "well", f"{config.host}:{config.port} is free, {keys or 'no'} API keys")
+
+
+def _descriptors(settings: Settings) -> Finding:
+    import resource  # noqa: PLC0415  # not on every system
+
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = settings.server.max_streams + settings.server.max_subscribers + _SPARE_DESCRIPTORS
+    if soft < needed:
+        return Finding(
+            "descriptors", "warning", f"{soft:,} of {needed:,} that all streams together need: raise `ulimit -n`"
+        )
+    return Finding("descriptors", "well", f"{soft:,}, and all streams together need {needed:,}")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,55 @@
+"""What the doctor says of machines and settings that are well, and of those that are not."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from niruhybrid.config import ServerConfig, StoreConfig
+from niruhybrid.doctor import Finding, examine
+from niruhybrid.retrieval.store import EmbeddedStore
+from niruhybrid.settings import Settings
+
+NO_MODEL = "/absent/model"
+
+
+def findings(settings: Settings) -> dict[str, Finding]:
+    return {finding.subject: finding for finding in examine(settings)}
+
+
+@pytest.mark.slow
+def test_all_is_well_with_the_defaults_and_a_store(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    EmbeddedStore(path).close()
+    found = findings(Settings(store=StoreConfig(path=str(path)), server=ServerConfig(port=0)))
+    assert [finding.subject for finding in found.values() if finding.verdict == "wrong"] == []
+    assert "checksum" in found["model"].detail
+    assert "0 documents" in found["store"].detail
+    assert set(found) == {"version", "cpu", "model", "store", "disk", "address", "descriptors"}
+
+
+def test_each_thing_that_is_wrong_is_said_with_a_remedy(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, EmbeddedStore(tmp_path / "open.db"):
+        found = findings(
+            Settings(
+                model=NO_MODEL,
+                store=StoreConfig(path=str(tmp_path / "open.db")),
+                server=ServerConfig(port=taken.getsockname()[1], max_streams=100_000, max_subscribers=100_000),
+            )
+        )
+    wrong = {finding.subject for finding in found.values() if finding.verdict == "wrong"}
+    assert wrong == {"model", "store", "address"}
+    assert all(": " in found[subject].detail for subject in wrong)
+
+
+def test_a_server_for_others_without_keys_is_wrong() -> None:
+    found = findings(Settings(model=NO_MODEL, server=ServerConfig(host="0.0.0.0", port=0)))  # noqa: S104  # never bound
+    assert found["address"].verdict == "wrong"
+    assert "API keys" in found["address"].detail
+    assert found["store"].verdict == "warning"
+
+
+def test_a_store_that_is_not_there_yet_is_not_made(tmp_path: Path) -> None:
+    settings = Settings(model=NO_MODEL, store=StoreConfig(path=str(tmp_path / "new.db")), server=ServerConfig(port=0))
+    assert findings(settings)["store"].verdict == "well"
+    assert not list(tmp_path.iterdir())
