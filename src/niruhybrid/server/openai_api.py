@@ -42,12 +42,16 @@ def _add_models(paths: APIRouter) -> None:
         return _json(shapes.model_list())
 
     @paths.get(
-        "/models/{name}", summary="Describe a model", response_class=Response, responses=_documented("The model.", 404)
+        "/models/{name}",  # noqa: FAST003  # the endpoint takes the request
+        summary="Describe a model",
+        response_class=Response,
+        responses=_documented("The model.", 404),
+        openapi_extra={"parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]},
     )
-    async def get_model(name: str) -> Response:
+    async def get_model(request: Request) -> Response:
         """Describe a model."""
         try:
-            return _json(shapes.model_of(name))
+            return _json(shapes.model_of(request.path_params["name"]))
         except RequestError as err:
             return _refusal(err)
 
@@ -57,7 +61,7 @@ def _add_embeddings(paths: APIRouter, gate: Gate) -> None:
         "/embeddings",
         summary="Encode texts",
         response_class=Response,
-        responses=_documented("The vectors, in the texts' order.", 400, 408, 413, 415, 429, 500, 503, 504),
+        responses=_documented("The vectors, in the texts' order.", 400, 408, 413, 415, 500, 503, 504),
         openapi_extra=_body_of(shapes.EmbeddingRequest),
     )
     async def post_embeddings(request: Request) -> Response:
@@ -80,7 +84,7 @@ def _add_chat(paths: APIRouter, gate: Gate) -> None:
         response_class=Response,
         responses=_documented(
             "The answer, with `sources` and `citations`; with `stream`, in chunks that end with `data: [DONE]`.",
-            *(400, 408, 413, 415, 429, 500, 502, 503, 504),
+            *(400, 408, 413, 415, 500, 502, 503, 504),
             media_types=("application/json", "text/event-stream"),
         ),
         openapi_extra=_body_of(shapes.ChatRequest),
@@ -211,6 +215,11 @@ def _body_of(model: type[BaseModel]) -> dict[str, Any]:
 def _documented(
     description: str, *statuses: int, media_types: tuple[str, ...] = ("application/json",)
 ) -> dict[int | str, dict[str, Any]]:
+    """Describe responses; what is refused before the path is looked at is a problem object here as everywhere."""
     good = {"description": description, "content": {kind: {"schema": {}} for kind in media_types}}
-    error = {"description": "Why not.", "content": {"application/json": {"schema": shapes.ERROR_SHAPE}}}
-    return {200: good, **dict.fromkeys(statuses, error)}
+    shapes_of = {
+        "application/json": {"schema": shapes.ERROR_SHAPE},
+        "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}},
+    }
+    refused = {"description": "Why not.", "content": shapes_of}
+    return {200: good, **dict.fromkeys(sorted({401, 403, 429, *statuses}), refused)}
