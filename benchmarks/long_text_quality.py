@@ -9,8 +9,10 @@ truncation and above BM25 on the meetings. Vectors are kept in the cache directo
 """
 
 import hashlib
+import math
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,12 +21,13 @@ import _report
 import numpy as np
 from ir_measures import calc_aggregate, nDCG
 from numpy.typing import NDArray
-from quality import Lexicon
+from quality import K1, Lexicon
 
 from niruhybrid.analysis import terms
 from niruhybrid.config import LongText, StoreConfig, StreamingConfig
 from niruhybrid.encoding.hybrid_encoder import HybridEncoder
 from niruhybrid.evaluation.collection import Collection, read_collection
+from niruhybrid.retrieval.fusion import term_norm
 from niruhybrid.settings import cache_directory
 from niruhybrid.types import Document
 
@@ -46,24 +49,34 @@ class Way(NamedTuple):
 
 DEFAULT = Way(StreamingConfig().long_text, StreamingConfig().chunk_size, StreamingConfig().overlap_size)
 WAYS = {
-    MEETINGS: [
+    MEETINGS: [Way("truncate", 128, 0), DEFAULT, Way("mean", DEFAULT.size, DEFAULT.overlap), Way("late", 128, 32)],
+    PASSAGES: [
         Way("truncate", 128, 0),
         DEFAULT,
         Way("mean", DEFAULT.size, DEFAULT.overlap),
-        Way("windows", 128, 0),
         Way("late", 128, 32),
+        Way("windows", 128, 0),
+        Way("windows", 128, 64),
         Way("windows", 64, 16),
         Way("windows", 200, 32),
     ],
-    PASSAGES: [
-        Way("truncate", 128, 0),
-        *(Way("windows", size, overlap) for size in (64, 96, 128, 200) for overlap in (0, 16, 32)),
-        Way("windows", 128, 64),
-        Way("mean", DEFAULT.size, DEFAULT.overlap),
-        Way("late", 128, 32),
-        Way("late", 64, 32),
-    ],
 }
+
+
+class Words(Lexicon):
+    """BM25 with the store's weight of a term, which is never below 0."""
+
+    def search(self, query: Sequence[str]) -> tuple[NDArray[np.float64], float]:
+        """Return every text's score, and the length of the query's term vector."""
+        scores = np.zeros(self.size)
+        bounds = []
+        for term, times in Counter(query).items():
+            found = self.postings.get(term, {})
+            rarity = math.log1p((self.size - len(found) + 0.5) / (len(found) + 0.5))
+            bounds.append(times * rarity * (K1 + 1))
+            rows, counts = np.fromiter(found, np.int64), np.fromiter(found.values(), np.float64)
+            scores[rows] += bounds[-1] * counts / (counts + self.length_part[rows])
+        return scores, term_norm(bounds)
 
 
 class Encoded(NamedTuple):
@@ -77,6 +90,12 @@ class Encoded(NamedTuple):
 
 def read(encoder: HybridEncoder, way: Way, documents: Sequence[Document], folder: Path) -> Encoded:
     """Encode documents, or find what an earlier run has kept."""
+    if way.mode == "mean":
+        parts = read(encoder, way._replace(mode="windows"), documents, folder)
+        starts = np.flatnonzero(np.r_[True, parts.owners[1:] != parts.owners[:-1]])
+        means = np.add.reduceat(parts.vectors, starts, axis=0)
+        means /= np.linalg.norm(means, axis=1, keepdims=True)
+        return Encoded(means, np.arange(len(documents)), [each.text for each in documents], parts.tokens)
     vectors, owners, passages, tokens = [], [], [], 0
     for row, document in enumerate(documents):
         key = f"{way.name}\0{document.title}\0{document.text}"
@@ -106,7 +125,7 @@ def ndcg(collection: Collection, scores: NDArray[np.float64]) -> float:
 
 def worded(texts: Sequence[str], queries: Sequence[Sequence[str]], starts: NDArray[np.int64] | None) -> Any:
     """Return `(queries, documents)` BM25, over the query's length; the best passage's where `starts` parts them."""
-    lexicon = Lexicon([terms(text) for text in texts])
+    lexicon = Words([terms(text) for text in texts])
     rows = []
     for query in queries:
         scores, norm = lexicon.search(query)

@@ -132,7 +132,8 @@ def _take_steps(steps: "SimpleQueue[_Step | None]", waiting: "list[tuple[float, 
         waiting.clear()
         for _, each in again:
             each()
-        step = again = None  # they may hold the last reference to a text
+        again.clear()
+        step = None  # it may hold the last reference to a text
 
 
 class _Run:
