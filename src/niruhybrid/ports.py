@@ -68,7 +68,7 @@ class WindowEncoder(Protocol):
         """Return a text's tokens, without marks of beginning and end: two fewer than `max_tokens` can be read."""
         ...
 
-    def encode(self, texts: list[str | Window], /) -> Any:
+    def encode(self, texts: Sequence[str | Window], /) -> Any:
         """Return one row per text or window, as `Encoder.encode` does."""
         ...
 

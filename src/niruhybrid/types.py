@@ -33,6 +33,7 @@ __all__ = (
     "IndexEntry",
     "Match",
     "Metadata",
+    "PassageResult",
     "Query",
     "QueryResult",
     "SearchMode",
@@ -398,12 +399,15 @@ class DataResult:
 
     Attributes:
         id: the document's id.
-        vector: its embedding, `(dim,)`; None after an error.
+        vector: its embedding, `(dim,)`, of several windows the direction of their mean; None after an error.
         metadata: the document's own.
         timings: where the time went.
         watermark: the store's state in which it is searchable; None without a store.
         notes: what was cut or left out on the way, in words; empty when nothing was.
         error: what went wrong, or None.
+        windows: windows in which it was read; 0 where nothing was.
+        tokens_seen: tokens of title and text; None where the encoder does not tell, or nothing was read.
+        tokens_used: those of them that were read; None likewise.
     """
 
     id: str
@@ -413,6 +417,9 @@ class DataResult:
     watermark: int | None = None
     notes: tuple[str, ...] = ()
     error: NiruError | None = field(default=None, compare=False)
+    windows: int = 0
+    tokens_seen: int | None = None
+    tokens_used: int | None = None
 
     @property
     def ok(self) -> bool:
@@ -434,6 +441,53 @@ class DataResult:
             "timings": self.timings.to_dict(),
             "watermark": self.watermark,
             "notes": list(self.notes),
+            "error": _error_dict(self.error),
+            "windows": self.windows,
+            "tokens_seen": self.tokens_seen,
+            "tokens_used": self.tokens_used,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PassageResult:
+    """A passage of a growing text: encoded and, given a store, searchable; or the error that ended the text.
+
+    Attributes:
+        id: the text's id.
+        part: number of the passage in the text, from 0.
+        text: the passage.
+        span: where it begins and ends in the text, in characters (code points).
+        vector: its embedding, `(dim,)`; None after an error.
+        timings: where the time went.
+        watermark: the store's state in which it is searchable; None without a store.
+        tokens_seen: tokens of the title and of the text so far, as far as it has been read.
+        tokens_used: tokens of the title and of all passages up to this one.
+        error: what went wrong, or None.
+    """
+
+    id: str
+    part: int
+    text: str
+    span: tuple[int, int]
+    vector: Vector | None = field(default=None, compare=False)
+    timings: Timings = field(default=Timings(), compare=False)
+    watermark: int | None = None
+    tokens_seen: int | None = None
+    tokens_used: int | None = None
+    error: NiruError | None = field(default=None, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready values; the vector as a list, the error as code and message."""
+        return {
+            "id": self.id,
+            "part": self.part,
+            "text": self.text,
+            "span": list(self.span),
+            "vector": None if self.vector is None else self.vector.tolist(),
+            "timings": self.timings.to_dict(),
+            "watermark": self.watermark,
+            "tokens_seen": self.tokens_seen,
+            "tokens_used": self.tokens_used,
             "error": _error_dict(self.error),
         }
 

@@ -30,14 +30,16 @@ __all__ = (
     "cut_for",
     "cutter_for",
     "estimated_tokens",
-    "mean_of",
+    "unit_mean",
 )
+
+MARKS = 2
+"""Tokens that the encoder adds to every window: of beginning and end."""
 
 _LONGEST_WORD = 1024  # characters
 _CHARS_A_TOKEN = 32  # of a passage at the most, for each token of a window
 _AT_ONCE = 8192  # characters
 _SINKS = 16  # tokens of the text's beginning that late windows read
-_MARKS = 2  # of beginning and end, which every window has
 _NO_LENGTH = 1e-6
 _NO_TOKEN = -1  # stands where a stretch of text has none, so that it can be cut
 
@@ -251,7 +253,7 @@ def cutter_for(tokenize: Tokenize, reads: int | None, title: str, config: Stream
     ids = tokenize(title).ids if title else ()
     if reads is None:
         return WindowCutter(tokenize, cut_for(config, None), ids)
-    room = max(2, reads - _MARKS)
+    room = max(2, reads - MARKS)
     kept = ids[: room // 2]
     return WindowCutter(tokenize, cut_for(config, room - len(kept)), kept, unread=len(ids) - len(kept))
 
@@ -277,11 +279,10 @@ def cut_for(config: StreamingConfig, room: int | None) -> Cut:
     return Cut(size, min(overlap, size - 1), ahead, min(_SINKS, room - size - ahead), alone=True)
 
 
-def mean_of(vectors: Vector) -> Vector:
-    """Return the direction of the mean of `(n, dim)` unit vectors, `(dim,)`; the first one's where there is none."""
-    mean: Vector = vectors.mean(axis=0, dtype=np.float32)
-    length = np.linalg.norm(mean)
-    return np.ascontiguousarray(mean / length if length > _NO_LENGTH else vectors[0], dtype=np.float32)
+def unit_mean(total: Vector, first: Vector) -> Vector:
+    """Return the direction of a sum of unit vectors, `(dim,)` float32; `first` where it has none."""
+    length = float(np.linalg.norm(total))
+    return first if length < _NO_LENGTH else np.ascontiguousarray(total / length, np.float32)
 
 
 def estimated_tokens(text: str) -> Tokens:

@@ -473,10 +473,11 @@ def test_a_text_that_was_cut_says_so_in_its_result(make: Make) -> None:
         def count_tokens(self, texts: list[str], /) -> list[int]:
             return [len(text.split()) for text in texts]
 
-    processor = make(Narrow(), store=ListStore())
+    processor = make(Narrow(), store=ListStore(), config=StreamingConfig(long_text="truncate"))
     assert processor.query("q", "one two three four").notes == ()
     (note,) = processor.query("q", "one two three four five").notes
     assert note.startswith("truncated: only the first 4 tokens were encoded")
-    assert processor.data("d", "one two three four five").notes == (note,)
+    result = processor.data("d", "one two three four five")
+    assert (result.notes, result.tokens_seen, result.tokens_used, result.windows) == ((note,), 5, 4, 1)
     assert processor.data("d", "one two three four", title="and five").notes == (note,)
     assert processor.data("d", "one two three four five", embedding=np.ones(64)).notes == ()

@@ -14,7 +14,7 @@ from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import ClosedError, InvalidSettingError, InvalidTextError
 from niruhybrid.ports import WindowEncoder
 from niruhybrid.types import Vector, checked_id, checked_text
-from niruhybrid.windows import Window, WindowCutter, cutter_for, mean_of
+from niruhybrid.windows import Window, WindowCutter, cutter_for, unit_mean
 
 __all__ = ("EncodedText", "EncodedWindow", "EncodingStream", "encoded", "stream_of")
 
@@ -149,7 +149,9 @@ def encoded(encoder: WindowEncoder, text: str, title: str, config: StreamingConf
     used = sum(window.used for window in windows)
     vectors = _vectors(encoder, windows)
     if config.long_text == "mean":
-        return EncodedText(mean_of(vectors)[None], ((0, len(text)),), seen, used, len(windows))
+        return EncodedText(
+            unit_mean(vectors.sum(axis=0), vectors[0])[None], ((0, len(text)),), seen, used, len(windows)
+        )
     spans = tuple((window.start, window.end) for window in windows)
     return EncodedText(vectors, spans, seen, used, len(windows))
 

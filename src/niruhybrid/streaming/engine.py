@@ -1,9 +1,12 @@
 """What both processors share: how an input becomes a job and its end a result. No waiting happens here."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar, cast
+from itertools import chain
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from niruhybrid import analysis
 from niruhybrid.config import StreamingConfig
@@ -22,10 +25,13 @@ from niruhybrid.streaming.callers import Done
 from niruhybrid.streaming.inputs import as_document, as_query, id_of, text_of
 from niruhybrid.streaming.lanes import LaneName
 from niruhybrid.streaming.ledger import LaneStats, SchedulerStats
+from niruhybrid.streaming.long_texts import LongDone, LongJob, LongTexts
+from niruhybrid.streaming.reading import Gathering, Growing, Part, Reader
 from niruhybrid.types import (
     DataResult,
     Document,
     IndexEntry,
+    PassageResult,
     Query,
     QueryResult,
     SearchRequest,
@@ -34,13 +40,16 @@ from niruhybrid.types import (
     checked_text,
     checked_timeout,
 )
+from niruhybrid.windows import Window
 
-__all__ = ("Engine", "Item", "Kind", "Result", "StreamStats", "configured")
+__all__ = ("AnyDone", "AnyJob", "Engine", "Item", "Kind", "Result", "StreamStats", "configured")
 
 _CHARS_COUNTED = 20  # characters for each token of the window; words are shorter
 
-Item = TypeVar("Item", bound=Query | Document)
-Result = TypeVar("Result", bound=QueryResult | DataResult)
+Item = TypeVar("Item", bound=Query | Document | Window)
+Result = TypeVar("Result", bound=QueryResult | DataResult | PassageResult)
+AnyJob: TypeAlias = Job | LongJob
+AnyDone: TypeAlias = Done | LongDone
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +60,14 @@ class Kind(Generic[Item, Result]):
         lane: where the items wait.
         read: makes an item of an input and its place in the stream; raises `InvalidInputError`.
         job: what the batcher is to do for an item; raises `InvalidInputError`.
-        result: the result of an item that ended well.
+        result: the result of a job that ended well.
         failed: the result of an input, at its place in the stream, that ended with an error.
     """
 
     lane: LaneName
     read: Callable[[object, int], Item]
-    job: Callable[[Item], Job]
-    result: Callable[[Item, Done], Result]
+    job: Callable[[Item], AnyJob]
+    result: Callable[[AnyJob, AnyDone], Result]
     failed: Callable[[object, int, NiruError], Result]
 
 
@@ -123,6 +132,8 @@ class Engine:
         self._dim: int | None = getattr(encoder, "dimension", None)
         finish = None if store is None else {"interactive": self._search, "bulk": self._write}
         self.batcher = Batcher(encoder, config, finish=cast("Any", finish))
+        self.reader = Reader(encoder, config)
+        self._long = LongTexts(self.batcher.start, 2 * config.batch_size)
         self._streams = 0
         self._streams_lock = threading.Lock()
         self.queries = Kind(
@@ -137,7 +148,37 @@ class Engine:
         """Items a stream may have read and not yet yielded."""
         return min(self.config.buffer_size, 8 * self.config.batch_size)
 
-    def job(self, kind: Kind[Item, Result], item: Item) -> Job:
+    def start(self, job: AnyJob) -> "Future[Any]":
+        """Hand in a job from any thread; cancelling the future takes it back.
+
+        Raises:
+            OverloadedError, ClosedError: it was refused.
+        """
+        return self._long.start(job) if isinstance(job, LongJob) else self.batcher.start(job)
+
+    def start_here(self, job: AnyJob) -> "asyncio.Future[Any]":
+        """Hand in a job from a coroutine, as `start` does; the future belongs to the running event loop."""
+        if isinstance(job, LongJob):
+            return asyncio.wrap_future(self._long.start(job))
+        return self.batcher.start_here(job)
+
+    async def run(self, job: AnyJob) -> AnyDone:
+        """Hand in a job and wait for its end, on the running event loop; cancelling takes it back.
+
+        Raises:
+            OverloadedError, ClosedError: it was refused.
+            NiruError: it was accepted and ended so.
+        """
+        if isinstance(job, LongJob):
+            return cast("AnyDone", await self.start_here(job))
+        return await self.batcher.run(job)
+
+    def close(self, timeout: float) -> None:
+        """Close the batcher, as it says, and what feeds it."""
+        self.batcher.close(timeout)
+        self._long.close()
+
+    def job(self, kind: Kind[Item, Result], item: Item) -> AnyJob:
         """Return an item's job; a refusal is counted.
 
         Raises:
@@ -149,8 +190,8 @@ class Engine:
             self.batcher.refuse(kind.lane, "invalid")
             raise
 
-    def job_of(self, kind: Kind[Item, Result], raw: object, position: int) -> tuple[Item, Job]:
-        """Return the item made of an input, and its job; a refusal is counted.
+    def job_of(self, kind: Kind[Item, Result], raw: object, position: int) -> AnyJob:
+        """Return the job of an input; a refusal is counted.
 
         Raises:
             InvalidInputError: the input can't be used.
@@ -160,7 +201,7 @@ class Engine:
         except InvalidInputError:
             self.batcher.refuse(kind.lane, "invalid")
             raise
-        return item, self.job(kind, item)
+        return self.job(kind, item)
 
     def open_stream(self) -> None:
         """Count a stream in.
@@ -194,7 +235,7 @@ class Engine:
         timeout = query.timeout or self.config.processing_timeout
         return Job(query, "interactive", query.text, timeout, None, query.session)
 
-    def _data_job(self, document: Document) -> Job:
+    def _data_job(self, document: Document) -> AnyJob:
         timeout = document.timeout or self.config.processing_timeout
         vector = document.embedding
         if vector is not None:
@@ -205,9 +246,27 @@ class Engine:
             return Job(document, "bulk", "", timeout, vector)
         text = _encoded_text(document)
         self._refuse_long(text, "document text")
-        return Job(document, "bulk", text, timeout)
+        mode = self.config.long_text
+        if mode == "truncate":
+            return Job(document, "bulk", text, timeout)
+        gathering = Gathering(document, mean=mode == "mean")
 
-    def embed_jobs(self, texts: Sequence[str], timeout: float | None) -> list[Job]:
+        def part(window: Window, left: float, last: bool) -> Job:
+            if last:
+                gathering.total = window.part + 1
+            return self.reader.job(Part(window, gathering), window, document.title, left)
+
+        cutter = self.reader.cutter(document.title)
+        windows = self.reader.windows(document.text, cutter)
+        first, second = next(windows), next(windows, None)
+        if second is None:
+            return self.reader.job(document, first, document.title, timeout)
+        if mode == "error":
+            raise InvalidTextError("document text is longer than the encoder reads: split it, or choose a `long_text`")
+        rest = chain((first, second), windows)
+        return LongJob(document, rest, part, document.timeout, self.config.processing_timeout, lambda: cutter.seen)
+
+    def embed_jobs(self, texts: Sequence[str], timeout: float | None) -> list[AnyJob]:
         """Return the jobs that only encode, one for each text; a refusal is counted.
 
         Raises:
@@ -223,7 +282,20 @@ class Engine:
         except InvalidInputError:
             self.batcher.refuse("interactive", "invalid")
             raise
-        return [Job(None, "interactive", text, timeout or self.config.processing_timeout) for text in checked]
+        return [self._embed_job(text, timeout) for text in checked]
+
+    def _embed_job(self, text: str, timeout: float | None) -> AnyJob:
+        each = timeout or self.config.processing_timeout
+        cutter = self.reader.cutter("")
+        windows = self.reader.windows(text, cutter)
+        first, second = next(windows), next(windows, None)
+        if second is None:
+            return Job(None, "interactive", text, each)
+
+        def part(window: Window, left: float, last: bool) -> Job:  # noqa: ARG001  # as documents need it
+            return self.reader.job(None, window, "", left, "interactive")
+
+        return LongJob(None, chain((first, second), windows), part, timeout, each, lambda: cutter.seen)
 
     def _refuse_long(self, text: str, what: str) -> None:
         if len(text) > self.config.max_text_chars:
@@ -245,9 +317,23 @@ class Engine:
         return [by_place.get(at) for at in range(len(items))]
 
     def _write(self, items: Sequence[tuple[object, Vector]]) -> Sequence[object]:
-        documents = cast("Sequence[tuple[Document, Vector]]", items)
-        entries = [IndexEntry(document, vector, self._entry_terms(document)) for document, vector in documents]
+        """Write documents read whole, and of long ones what is complete; all in one transaction."""
+        entries: list[IndexEntry] = []
+        gatherings: dict[Gathering | Growing, None] = {}
+        for payload, vector in items:
+            if isinstance(payload, Part):
+                payload.gathering.put(payload.window, vector)
+                gatherings[payload.gathering] = None
+            else:
+                document = cast("Document", payload)
+                entries.append(IndexEntry(document, vector, self._entry_terms(document)))
+        complete = {each: found for each in gatherings if (found := each.entries(self._entry_terms))}
+        entries += chain.from_iterable(complete.values())
+        if not entries:
+            return [None] * len(items)
         watermark = cast("Store", self._store).upsert(entries)
+        for gathering in complete:
+            gathering.written(watermark)
         return [watermark] * len(items)
 
     def _entry_terms(self, document: Document) -> list[str]:
@@ -255,8 +341,8 @@ class Engine:
 
     # --- results -------------------------------------------------------------------------------------------------
 
-    def _query_result(self, query: Query, done: Done) -> QueryResult:
-        found = cast("SearchResponse | None", done.found)
+    def _query_result(self, job: AnyJob, done: AnyDone) -> QueryResult:
+        query, found = cast("Query", job.payload), cast("SearchResponse | None", done.found)
         return QueryResult(
             id=query.id,
             text=query.text,
@@ -268,15 +354,33 @@ class Engine:
             notes=self._notes(query.text),
         )
 
-    def _data_result(self, document: Document, done: Done) -> DataResult:
+    def _data_result(self, job: AnyJob, done: AnyDone) -> DataResult:
+        document = cast("Document", job.payload)
+        cut = self.config.long_text == "truncate" and document.embedding is None
+        windows, seen, used = self._counts(job, done)
         return DataResult(
             id=document.id,
             vector=done.vector,
             metadata=document.metadata,
             timings=done.timings,
             watermark=cast("int | None", done.found),
-            notes=() if document.embedding is not None else self._notes(_encoded_text(document)),
+            notes=self._notes(_encoded_text(document)) if cut else (),
+            windows=windows,
+            tokens_seen=seen,
+            tokens_used=used,
         )
+
+    def _counts(self, job: AnyJob, done: AnyDone) -> tuple[int, int | None, int | None]:
+        """Return in how many windows a document was read, and how many tokens it has and were read."""
+        if isinstance(done, LongDone):
+            counts = (done.tokens_seen, done.tokens_used) if self.reader.counts else (None, None)
+            return done.windows, *counts
+        if isinstance(job, Job) and isinstance(job.text, Window):
+            return 1, job.text.used, job.text.used
+        if self._counter is not None and isinstance(job, Job) and job.text:
+            seen = self._counter.count_tokens([cast("str", job.text)])[0]
+            return 1, seen, min(seen, self._counter.max_tokens)
+        return int(isinstance(job, Job) and job.vector is None), None, None
 
     def _notes(self, text: str) -> tuple[str, ...]:
         """Say what of a text the encoder did not read. The start of a long text is enough to tell, and soon counted."""

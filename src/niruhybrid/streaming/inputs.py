@@ -1,14 +1,15 @@
-"""What a stream may be fed with, made into queries and documents. Pure."""
+"""What a stream may be fed with, made into queries, documents and text. Pure."""
 
+import codecs
 import hashlib
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
 from niruhybrid.errors import InvalidInputError, InvalidTextError
-from niruhybrid.types import Document, Query
+from niruhybrid.types import Document, Query, checked_text
 
-__all__ = ("as_document", "as_query", "id_of", "text_of")
+__all__ = ("TextDecoder", "as_document", "as_query", "id_of", "text_of")
 
 _Item = TypeVar("_Item", Query, Document)
 
@@ -50,6 +51,53 @@ def as_document(raw: object, position: int) -> Document:
     if not isinstance(text, str):
         raise InvalidTextError(f"item {position} has a {type(text).__name__} as `text`: give a string")
     return _from_mapping(Document, raw, {"id": _text_id(text), "text": text})
+
+
+class TextDecoder:
+    """Makes text of the pieces of one text: strings, or the bytes of UTF-8, cut anywhere.
+
+    Bytes that are no UTF-8 are refused, not replaced: what is kept is what was sent.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._bytes = 0  # before the piece
+
+    def text(self, piece: object) -> str:
+        """Return the text that a piece completes.
+
+        Raises:
+            InvalidTextError: it is neither string nor bytes, not valid Unicode, or a string amid a character's bytes.
+        """
+        if isinstance(piece, str):
+            self._refuse_unfinished()
+            if piece and not piece.isspace():
+                checked_text(piece, what="a piece of text")
+            return piece
+        if not isinstance(piece, bytes | bytearray | memoryview):
+            raise InvalidTextError(f"a piece of text is a {type(piece).__name__}: give strings, or bytes of UTF-8")
+        before = self._bytes - len(self._decoder.getstate()[0])
+        try:
+            text = self._decoder.decode(bytes(piece))
+        except UnicodeDecodeError as err:
+            raise InvalidTextError(f"byte {before + err.start} of the text is no UTF-8: send valid UTF-8") from err
+        self._bytes += len(piece)
+        return text
+
+    def end(self) -> None:
+        """Take note that the text has ended.
+
+        Raises:
+            InvalidTextError: it ends within a character.
+        """
+        self._refuse_unfinished()
+
+    def _refuse_unfinished(self) -> None:
+        waiting = len(self._decoder.getstate()[0])
+        if waiting:
+            raise InvalidTextError(
+                f"byte {self._bytes - waiting} of the text begins a character that is not ended: send valid UTF-8"
+            )
 
 
 def id_of(raw: object, position: int) -> str:

@@ -11,10 +11,10 @@ from typing import Self
 from niruhybrid.config import StreamingConfig
 from niruhybrid.ports import Encoder, Store
 from niruhybrid.streaming.batcher import Batcher
-from niruhybrid.streaming.callers import Done
-from niruhybrid.streaming.engine import Engine, StreamStats, configured
+from niruhybrid.streaming.engine import AnyDone, Engine, StreamStats, configured
+from niruhybrid.streaming.growing import GrowingText, text_stream, text_stream_here
 from niruhybrid.streaming.streams import stream, stream_here
-from niruhybrid.types import DataResult, Document, Metadata, Query, QueryResult, Vector
+from niruhybrid.types import DataResult, Document, Metadata, PassageResult, Query, QueryResult, Vector
 
 __all__ = ("AsyncStreamProcessor", "StreamProcessor")
 
@@ -88,9 +88,10 @@ class StreamProcessor(_Processor):
 
     def submit_query(self, query: Query) -> QueryResult:
         """Encode one query and search for it; raises as `process_query` does."""
-        future = self._engine.batcher.start(self._engine.job(self._engine.queries, query))
+        job = self._engine.job(self._engine.queries, query)
+        future = self._engine.start(job)
         try:
-            return self._engine.queries.result(query, future.result())
+            return self._engine.queries.result(job, future.result())
         finally:
             future.cancel()  # only if the wait itself was interrupted
 
@@ -138,9 +139,10 @@ class StreamProcessor(_Processor):
 
     def submit_document(self, document: Document) -> DataResult:
         """Encode and index one document; raises as `process_data` does."""
-        future = self._engine.batcher.start(self._engine.job(self._engine.data, document))
+        job = self._engine.job(self._engine.data, document)
+        future = self._engine.start(job)
         try:
-            return self._engine.data.result(document, future.result())
+            return self._engine.data.result(job, future.result())
         finally:
             future.cancel()
 
@@ -159,6 +161,32 @@ class StreamProcessor(_Processor):
         """Yield the result of each document as the stream goes on; arguments as in `process_query_stream`."""
         return stream(self._engine, self._engine.data, items, ordered=ordered)
 
+    def process_text_stream(
+        self, text_id: str, pieces: Iterable[str | bytes], *, title: str = "", metadata: Metadata | None = None
+    ) -> Iterator[PassageResult]:
+        """Encode and index a text while it still grows, passage by passage.
+
+        However it is cut into pieces, the passages are the same. The first takes the place of what was kept under
+        `text_id`; each is searchable when its result is there. `processing_timeout` is for each passage. Of the text no
+        more is held than a window and the passages that are under way.
+
+        Args:
+            text_id: the id under which all of it is kept.
+            pieces: strings, or bytes of UTF-8, cut anywhere; read in a thread of its own, within the bounds.
+            title: read with every passage, searched by words; may be empty.
+            metadata: kept and returned with every hit.
+
+        Returns:
+            The passages' results, in order, none of them with an error.
+
+        Raises:
+            InvalidInputError: an argument can't be used, or a piece, or there was no text; what came before is kept.
+            OverloadedError, DeadlineExceededError, ClosedError, EncoderError, StoreError: a passage ended so; those
+                before it are kept.
+            Exception: whatever `pieces` raised, after the results of what came before.
+        """
+        return text_stream(self._engine, GrowingText(self._engine, text_id, title, metadata), pieces)
+
     def embed(self, texts: Sequence[str], *, timeout: float | None = None) -> list[Vector]:
         """Encode texts and search for nothing, all or none, before generated data, as queries are.
 
@@ -174,9 +202,9 @@ class StreamProcessor(_Processor):
             OverloadedError: one was refused; try again after its `retry_after` seconds.
             DeadlineExceededError, ClosedError, EncoderError: one was accepted and ended so.
         """
-        futures: list[Future[Done]] = []
+        futures: list[Future[AnyDone]] = []
         try:
-            futures.extend(map(self._engine.batcher.start, self._engine.embed_jobs(texts, timeout)))
+            futures.extend(map(self._engine.start, self._engine.embed_jobs(texts, timeout)))
             return [future.result().vector for future in futures]
         finally:
             for future in futures:
@@ -184,7 +212,7 @@ class StreamProcessor(_Processor):
 
     def close(self) -> None:
         """Refuse new items, end those that wait, and wait up to 5 s for those in flight; a second call does no harm."""
-        self._engine.batcher.close(_CLOSE_TIMEOUT)
+        self._engine.close(_CLOSE_TIMEOUT)
 
     def __enter__(self) -> Self:
         return self
@@ -226,8 +254,8 @@ class AsyncStreamProcessor(_Processor):
 
     async def submit_query(self, query: Query) -> QueryResult:
         """Encode one query and search for it; raises as `process_query` does."""
-        done = await self._engine.batcher.run(self._engine.job(self._engine.queries, query))
-        return self._engine.queries.result(query, done)
+        job = self._engine.job(self._engine.queries, query)
+        return self._engine.queries.result(job, await self._engine.run(job))
 
     async def process_query_batch(self, queries: Iterable[object]) -> list[QueryResult]:
         """Process queries together; as `StreamProcessor.process_query_batch`."""
@@ -262,8 +290,8 @@ class AsyncStreamProcessor(_Processor):
 
     async def submit_document(self, document: Document) -> DataResult:
         """Encode and index one document; raises as `process_data` does."""
-        done = await self._engine.batcher.run(self._engine.job(self._engine.data, document))
-        return self._engine.data.result(document, done)
+        job = self._engine.job(self._engine.data, document)
+        return self._engine.data.result(job, await self._engine.run(job))
 
     async def process_data_batch(self, items: Iterable[object]) -> list[DataResult]:
         """Process documents together; as `StreamProcessor.process_data_batch`."""
@@ -275,6 +303,17 @@ class AsyncStreamProcessor(_Processor):
         """Yield the result of each document as the stream goes on; arguments as in `process_query_stream`."""
         return stream_here(self._engine, self._engine.data, items, ordered=ordered)
 
+    def process_text_stream(
+        self,
+        text_id: str,
+        pieces: AsyncIterable[str | bytes] | Iterable[str | bytes],
+        *,
+        title: str = "",
+        metadata: Metadata | None = None,
+    ) -> AsyncIterator[PassageResult]:
+        """Encode and index a text while it still grows; as `StreamProcessor.process_text_stream`."""
+        return text_stream_here(self._engine, GrowingText(self._engine, text_id, title, metadata), pieces)
+
     async def embed(
         self,
         texts: Sequence[str],
@@ -285,9 +324,9 @@ class AsyncStreamProcessor(_Processor):
 
         Cancelling takes the texts back.
         """
-        futures: list[asyncio.Future[Done]] = []
+        futures: list[asyncio.Future[AnyDone]] = []
         try:
-            futures.extend(map(self._engine.batcher.start_here, self._engine.embed_jobs(texts, timeout)))
+            futures.extend(map(self._engine.start_here, self._engine.embed_jobs(texts, timeout)))
             return [(await future).vector for future in futures]
         finally:
             for future in futures:
@@ -296,7 +335,7 @@ class AsyncStreamProcessor(_Processor):
 
     async def aclose(self) -> None:
         """Refuse new items, end those that wait, and wait up to 5 s for those in flight; a second call does no harm."""
-        await asyncio.to_thread(self._engine.batcher.close, _CLOSE_TIMEOUT)
+        await asyncio.to_thread(self._engine.close, _CLOSE_TIMEOUT)
 
     async def __aenter__(self) -> Self:
         return self

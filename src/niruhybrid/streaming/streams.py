@@ -13,27 +13,25 @@ from concurrent.futures import CancelledError, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from niruhybrid.errors import NiruError, OverloadedError
-from niruhybrid.streaming.batcher import Job
-from niruhybrid.streaming.callers import Done
-from niruhybrid.streaming.engine import Engine, Item, Kind, Result
+from niruhybrid.streaming.engine import AnyJob, Engine, Item, Kind, Result
 
 __all__ = ("stream", "stream_here")
 
 _BREATH = 16  # inputs after which a reader lets other tasks of its event loop run
 
-_F = TypeVar("_F", "Future[Done]", "asyncio.Future[Done]")
+_F = TypeVar("_F", "Future[Any]", "asyncio.Future[Any]")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Begun(Generic[Item, _F]):
+class _Begun(Generic[_F]):
     """An input that is being worked on."""
 
     raw: object
     position: int
-    item: Item
+    job: AnyJob
     future: _F
 
 
@@ -57,28 +55,28 @@ class _End:
 class _Shared(Generic[Item, Result, _F]):
     """What both shells decide alike: how an input begins, what its result is, what to wait for if there is no room."""
 
-    def __init__(self, engine: Engine, kind: Kind[Item, Result], start: Callable[[Job], _F]) -> None:
+    def __init__(self, engine: Engine, kind: Kind[Item, Result], start: Callable[[AnyJob], _F]) -> None:
         self._engine = engine
         self._kind = kind
-        self._start: Callable[[Job], _F] = start
-        self._live: dict[_Begun[Item, _F], None] = {}
+        self._start: Callable[[AnyJob], _F] = start
+        self._live: dict[_Begun[_F], None] = {}
 
-    def begin(self, raw: object, position: int) -> _Begun[Item, _F] | _Refused:
+    def begin(self, raw: object, position: int) -> _Begun[_F] | _Refused:
         try:
-            item, job = self._engine.job_of(self._kind, raw, position)
-            begun = _Begun(raw, position, item, self._start(job))
+            job = self._engine.job_of(self._kind, raw, position)
+            begun = _Begun(raw, position, job, self._start(job))
         except NiruError as err:
             return _Refused(raw, position, err)
         self._live[begun] = None
         return begun
 
-    def in_the_way(self, refused: _Begun[Item, _F] | _Refused) -> _F | None:
+    def in_the_way(self, refused: _Begun[_F] | _Refused) -> _F | None:
         """Return the future whose end may make room for a refused input, if there is one."""
         if isinstance(refused, _Refused) and isinstance(refused.error, OverloadedError):
             return next((begun.future for begun in tuple(self._live) if not begun.future.done()), None)
         return None
 
-    def result(self, entry: _Begun[Item, _F] | _Refused) -> Result:
+    def result(self, entry: _Begun[_F] | _Refused) -> Result:
         """Return the result of an input that has ended."""
         if isinstance(entry, _Refused):
             return self._kind.failed(entry.raw, entry.position, entry.error)
@@ -87,7 +85,7 @@ class _Shared(Generic[Item, Result, _F]):
             done = entry.future.result()
         except NiruError as err:
             return self._kind.failed(entry.raw, entry.position, err)
-        return self._kind.result(entry.item, done)
+        return self._kind.result(entry.job, done)
 
     def give_up(self) -> None:
         """Take back whatever is still under way."""
@@ -105,9 +103,9 @@ async def stream_here(
         Exception: whatever the source raised, after the results of everything read before.
     """
     engine.open_stream()
-    shared = _Shared(engine, kind, engine.batcher.start_here)
+    shared = _Shared(engine, kind, engine.start_here)
     slots = asyncio.Semaphore(engine.window)
-    ready: asyncio.Queue[_Begun[Item, asyncio.Future[Done]] | _Refused | _End] = asyncio.Queue()  # bounded by the slots
+    ready: asyncio.Queue[_Begun[asyncio.Future[Any]] | _Refused | _End] = asyncio.Queue()  # bounded by the slots
     reader = asyncio.create_task(_read_here(shared, source, slots, ready, ordered=ordered), name="niru-stream-reader")
     try:
         taken, owed, end, together = 0, 0, None, _together(engine.window)
@@ -135,10 +133,10 @@ async def stream_here(
 
 
 async def _read_here(
-    shared: "_Shared[Item, Result, asyncio.Future[Done]]",
+    shared: "_Shared[Item, Result, asyncio.Future[Any]]",
     source: AsyncIterable[object] | Iterable[object],
     slots: asyncio.Semaphore,
-    ready: "asyncio.Queue[_Begun[Item, asyncio.Future[Done]] | _Refused | _End]",
+    ready: "asyncio.Queue[_Begun[asyncio.Future[Any]] | _Refused | _End]",
     *,
     ordered: bool,
 ) -> None:
@@ -179,9 +177,9 @@ def stream(engine: Engine, kind: Kind[Item, Result], source: Iterable[object], *
         Exception: whatever the source raised, after the results of everything read before.
     """
     engine.open_stream()
-    shared = _Shared(engine, kind, engine.batcher.start)
+    shared = _Shared(engine, kind, engine.start)
     slots = threading.Semaphore(engine.window)
-    ready: SimpleQueue[_Begun[Item, Future[Done]] | _Refused | _End] = SimpleQueue()  # bounded by the slots
+    ready: SimpleQueue[_Begun[Future[Any]] | _Refused | _End] = SimpleQueue()  # bounded by the slots
     stopped = threading.Event()
 
     def read() -> None:
@@ -215,10 +213,10 @@ def stream(engine: Engine, kind: Kind[Item, Result], source: Iterable[object], *
 
 
 def _read(
-    shared: "_Shared[Item, Result, Future[Done]]",
+    shared: "_Shared[Item, Result, Future[Any]]",
     source: Iterable[object],
     slots: threading.Semaphore,
-    ready: "SimpleQueue[_Begun[Item, Future[Done]] | _Refused | _End]",
+    ready: "SimpleQueue[_Begun[Future[Any]] | _Refused | _End]",
     stopped: threading.Event,
     *,
     ordered: bool,
@@ -248,5 +246,5 @@ def _together(window: int) -> int:
     return min(_BREATH, max(1, window // 4))
 
 
-def _putter(put: "Callable[[_Begun[Item, _F]], None]", begun: "_Begun[Item, _F]") -> Callable[[object], None]:
+def _putter(put: "Callable[[_Begun[_F]], None]", begun: "_Begun[_F]") -> Callable[[object], None]:
     return lambda _: put(begun)

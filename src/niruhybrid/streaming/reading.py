@@ -1,0 +1,154 @@
+"""How the texts that come in become windows, for any encoder; and how the windows of one text come together again."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from niruhybrid.config import StreamingConfig
+from niruhybrid.ports import Encoder, WindowEncoder
+from niruhybrid.streaming.batcher import Job
+from niruhybrid.streaming.lanes import LaneName
+from niruhybrid.types import Document, IndexEntry, Vector
+from niruhybrid.windows import MARKS, Window, WindowCutter, cutter_for, estimated_tokens, unit_mean
+
+__all__ = ("Gathering", "Growing", "Part", "Reader")
+
+_SLICE = 2048  # characters tokenized at a time: few milliseconds
+
+Terms = Callable[[Document], Sequence[str]]
+"""What gives an entry's lexical terms."""
+
+
+class Reader:
+    """Cuts texts for one encoder: by its own tokens if it tells of them, else by an estimate.
+
+    Args:
+        encoder: what the windows are for.
+        config: how long texts are cut.
+
+    Attributes:
+        counts: whether tokens are the encoder's own.
+    """
+
+    def __init__(self, encoder: Encoder, config: StreamingConfig) -> None:
+        self._encoder = encoder if isinstance(encoder, WindowEncoder) else None
+        self._reads: int | None = getattr(encoder, "max_tokens", None)
+        self._config = config
+        self.counts = self._encoder is not None
+
+    def cutter(self, title: str) -> WindowCutter:
+        """Return what cuts a text with this title."""
+        tokenize = estimated_tokens if self._encoder is None else self._encoder.tokenize
+        return cutter_for(tokenize, self._reads, title, self._config)
+
+    def windows(self, text: str, cutter: WindowCutter) -> Iterator[Window]:
+        """Yield a text's windows, cut as they are asked for."""
+        for start in range(0, len(text), _SLICE):
+            yield from cutter.feed(text[start : start + _SLICE])
+        yield from cutter.close()
+
+    def job(self, payload: object, window: Window, title: str, timeout: float, lane: LaneName = "bulk") -> Job:
+        """Return the job that encodes a window."""
+        if self._encoder is not None:
+            return Job(payload, lane, window, timeout, tokens=len(window.ids) + MARKS)
+        return Job(payload, lane, f"{title}\n{window.text}" if title else window.text, timeout)
+
+
+class Part:
+    """What a window's job carries: the window, and where its vector belongs.
+
+    Args:
+        window: one of a text's.
+        gathering: the text's.
+    """
+
+    __slots__ = ("gathering", "window")
+
+    def __init__(self, window: Window, gathering: "Gathering | Growing") -> None:
+        self.window = window
+        self.gathering = gathering
+
+
+class Gathering:
+    """A document's windows, written together once all are there. Used by the thread that writes.
+
+    Args:
+        document: the whole.
+        mean: whether it is kept as one entry with the mean vector, or as one for each window.
+
+    Attributes:
+        total: how many windows there are; None as long as that is not known.
+    """
+
+    def __init__(self, document: Document, *, mean: bool) -> None:
+        self.total: int | None = None
+        self._document = document
+        self._mean = mean
+        self._vectors: dict[int, tuple[Window, Vector]] = {}
+        self._written = False
+
+    def put(self, window: Window, vector: Vector) -> None:
+        """Keep a window's vector; again, in vain."""
+        self._vectors[window.part] = window, vector
+
+    def entries(self, terms: Terms) -> list[IndexEntry]:
+        """Return what is to be written now: nothing, or everything."""
+        if self._written or len(self._vectors) != self.total:
+            return []
+        kept = [self._vectors[part] for part in sorted(self._vectors)]
+        if self._mean:
+            vector = unit_mean(np.sum([vector for _, vector in kept], axis=0), kept[0][1])
+            return [IndexEntry(self._document, vector, terms(self._document))]
+        return [entry_of(self._document, window, vector, terms) for window, vector in kept]
+
+    def written(self, watermark: int) -> None:  # noqa: ARG002  # the same for those that grow
+        """Take note that the entries are kept."""
+        self._written = True
+        self._vectors.clear()
+
+
+class Growing:
+    """A growing text's windows, written in their order as they come. Used by the thread that writes.
+
+    Args:
+        document: its id, title and metadata.
+
+    Attributes:
+        watermarks: of each window that was written, until it is asked for.
+    """
+
+    def __init__(self, document: Document) -> None:
+        self.watermarks: dict[int, int] = {}
+        self._document = document
+        self._vectors: dict[int, tuple[Window, Vector]] = {}
+        self._next = 0
+
+    def put(self, window: Window, vector: Vector) -> None:
+        """Keep a window's vector; again, in vain."""
+        if window.part >= self._next:
+            self._vectors[window.part] = window, vector
+
+    def entries(self, terms: Terms) -> list[IndexEntry]:
+        """Return what is to be written now: the windows that follow those written, without a gap."""
+        return [entry_of(self._document, *self._vectors[part], terms) for part in self._ready()]
+
+    def written(self, watermark: int) -> None:
+        """Take note that the entries are kept."""
+        for part in self._ready():
+            del self._vectors[part]
+            self.watermarks[part] = watermark
+            self._next = part + 1
+
+    def _ready(self) -> list[int]:
+        end = self._next
+        while end in self._vectors:
+            end += 1
+        return list(range(self._next, end))
+
+
+def entry_of(document: Document, window: Window, vector: Vector, terms: Terms) -> IndexEntry:
+    """Return a window's entry: a passage of its document."""
+    kept = vector if window.text.isspace() else None  # a document without words is one by its vector
+    passage = replace(document, text=window.text, embedding=kept)
+    return IndexEntry(passage, vector, terms(passage), window.part, window.start)
