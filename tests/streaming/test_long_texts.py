@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.streaming.conftest import WAIT, FaultyEncoder, GatedEncoder
 
 from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import (
@@ -26,6 +25,7 @@ from niruhybrid.streaming.stream_processor import AsyncStreamProcessor, StreamPr
 from niruhybrid.testing import HashEncoder
 from niruhybrid.types import DataResult, Document, IndexEntry, PassageResult, SearchRequest, SearchResponse, Vector
 from niruhybrid.windows import Tokens, Window
+from tests.streaming.conftest import WAIT, FaultyEncoder, GatedEncoder
 
 Processor = StreamProcessor | AsyncStreamProcessor
 Make = Callable[..., Any]
