@@ -362,7 +362,10 @@ def _is_gone(job: Job) -> bool:
 
 
 def _ending(job: Job, outcome: Done | NiruError) -> Ending:
-    _release(job)
+    if isinstance(outcome, NiruError):
+        _release(job)
+    else:
+        job.text = ""  # the payload is still to be made a result
     return job.future, job.outbox, outcome
 
 
@@ -372,6 +375,6 @@ def _done(job: Job, vector: Vector, found: object, seconds: float, now: float) -
 
 
 def _release(job: Job) -> None:
-    """Let go of what an ended item was about; its deadline may be kept for a while."""
+    """Let go of what an item that came to nothing was about; its deadline may be kept for a while."""
     job.payload = None
     job.text = ""

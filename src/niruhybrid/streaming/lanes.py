@@ -54,7 +54,7 @@ class Job:
     """One item, from the caller to its end.
 
     Attributes:
-        payload: what the stage after encoding works on, a query or a document; let go of at the end.
+        payload: what the stage after encoding works on, a query or a document; let go of when it came to nothing.
         lane: where it waits and is counted.
         text: what is encoded, a window only where the encoder takes windows; let go of at the end.
         timeout: seconds from acceptance until it is given up.
