@@ -27,7 +27,7 @@ class Window:
 
     Attributes:
         events: events at the most, from 1.
-        size: bytes; the event that exceeds them is still let in.
+        size: bytes; the event that reaches or exceeds them is still let in.
     """
 
     events: int
@@ -43,12 +43,13 @@ class EventLog:
         size: bytes kept.
     """
 
-    __slots__ = ("_frames", "_furthest", "_window", "ended", "last", "size")
+    __slots__ = ("_frames", "_furthest", "_unread", "_window", "ended", "last", "size")
 
     def __init__(self, window: Window) -> None:
         self._window = window
         self._frames: deque[bytes] = deque()
         self._furthest = 0
+        self._unread = 0  # bytes behind `_furthest`
         self.last = 0
         self.ended = False
         self.size = 0
@@ -61,7 +62,7 @@ class EventLog:
     @property
     def has_room(self) -> bool:
         """Whether one more event fits, given up at most what was read."""
-        return not self._full() or self.first <= self._furthest
+        return self.last - self._furthest < self._window.events and self._unread < self._window.size
 
     def append(self, frame: bytes, *, ends: bool = False) -> None:
         """Keep the next event. One that `ends` the answer is always kept; ask `has_room` before any other."""
@@ -69,6 +70,7 @@ class EventLog:
             self.size -= len(self._frames.popleft())
         self._frames.append(frame)
         self.size += len(frame)
+        self._unread += len(frame)
         self.last += 1
         self.ended = ends
 
@@ -91,7 +93,9 @@ class EventLog:
             total += len(self._frames[at])
             if total >= most:
                 break
-        self._furthest = max(self._furthest, after + len(frames))
+        while self._furthest < after + len(frames):
+            self._furthest += 1
+            self._unread -= len(self._frames[self._furthest - self.first])
         return frames
 
     def _full(self) -> bool:
