@@ -314,6 +314,18 @@ def test_an_unreachable_deadline_is_refused_at_the_door() -> None:
     desk.check()
 
 
+def test_admission_counts_the_batch_in_the_encoder_until_it_is_back() -> None:
+    desk = Desk(now=0.0)
+    desk.offer("lesson")
+    desk.encode(desk.take(), 0.1)
+    desk.offer("running")
+    batch = desk.take()
+    with pytest.raises(DeadlineUnreachableError):
+        desk.offer("hasty", timeout=0.15)  # 0.1 s for each of the two batches
+    batch.returned = desk.now
+    assert desk.offer("hasty", timeout=0.15).state == "waiting"
+
+
 def test_an_idle_encoder_always_tries() -> None:
     desk = Desk(now=0.0)
     desk.offer("lesson")
