@@ -120,7 +120,7 @@ class StandingQueries:
 
         A call from within a receiver leaves its write to the call that is going on.
         """
-        if not self._pending:
+        if not self._pending and not self._telling:  # else another thread may be telling of the caller's write
             return
         with self._turn:
             if self._telling:
