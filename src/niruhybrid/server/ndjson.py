@@ -90,7 +90,7 @@ class LineRequest:
         self._request = request
         self._cutter = LineCutter(most)
         self.read = asyncio.Event()
-        """Set when the whole body has been read."""
+        """Set when nothing more of the body will be read: all has been, or the client has left."""
 
     async def lines(self) -> AsyncIterator[tuple[int, Any]]:
         """Yield each line's number and what it says; a `RequestError` in its place if it is not JSON or too long.
@@ -98,10 +98,12 @@ class LineRequest:
         Raises:
             ClientDisconnect: the client left before the end of the body.
         """
-        async for chunk in self._request.stream():
-            for number, line in self._cutter.feed(chunk):
-                yield number, _parsed(line)
-        self.read.set()
+        try:
+            async for chunk in self._request.stream():
+                for number, line in self._cutter.feed(chunk):
+                    yield number, _parsed(line)
+        finally:
+            self.read.set()
         for number, line in self._cutter.end():
             yield number, _parsed(line)
 
