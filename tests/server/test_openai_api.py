@@ -155,6 +155,15 @@ def test_an_answer_comes_in_chunks(client: Any) -> None:
     assert len({chunk.id for chunk in chunks}) == 1
 
 
+def test_a_whole_stream_ends_with_its_mark(serve: Callable[..., Any]) -> None:
+    answer = httpx2.post(
+        f"{serve(generator=Cited()).url}/v1/chat/completions", json={"messages": QUESTION, "stream": True}
+    )
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert answer.text.endswith("}\n\ndata: [DONE]\n\n")
+    assert answer.text.count("[DONE]") == 1
+
+
 def test_the_async_client_works_too(serve: Callable[..., Any]) -> None:
     server = serve(generator=Cited())
 
