@@ -50,6 +50,8 @@ def one_length(tokens: int) -> dict[str, float]:
     warm = encoder.open_stream("warm")
     warm.feed(text[:20_000])
     loaded = resident()
+    with open("/proc/self/clear_refs", "w") as file:  # noqa: PTH123  # no file in the usual sense
+        file.write("5")  # the peak counts from here: making the text is not what is measured
     took: list[float] = []
     for _ in range(max(1, min(5, 20_000 // tokens))):
         session = encoder.open_stream("text")
@@ -58,14 +60,20 @@ def one_length(tokens: int) -> dict[str, float]:
             session.feed(text[start : start + PIECE])
         session.close()
         took.append(time.perf_counter() - began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = highest()
     return {
         "tokens": session.tokens_used,
         "windows": session.windows,
         "tokens_per_s": round(session.tokens_used / min(took), 1),
         "peak_mb": round(peak, 1),
-        "above_loaded_mb": round(resident() - loaded, 1),
+        "above_loaded_mb": round(peak - loaded, 1),
     }
+
+
+def highest() -> float:
+    """Return the most megabytes that this process has held since its peak was reset."""
+    with open("/proc/self/status") as file:  # noqa: PTH123  # no file in the usual sense
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
 
 def resident() -> float:
