@@ -5,7 +5,7 @@ thread, and is asked real questions, each once; the rivals search by vectors alo
 checked. `loading/contenders.py` says how everyone is set up, `loading/parts.py` has what is done to them. A row of ours
 that misses what is wanted fails the run.
 
-    NIRU_EVAL_DATA=folder python benchmarks/run.py load       # about 6 minutes; once 2 more, to fill the store
+    NIRU_EVAL_DATA=folder python benchmarks/run.py load       # about 6 minutes; once 2 more, to encode the passages
     python benchmarks/load.py --only own,serving              # some parts; nothing is written
     python benchmarks/load.py --quick --who niruhybrid        # a look; nothing is written
 """
@@ -35,14 +35,14 @@ def main() -> int:
     given = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     documents = corpus.passages()
-    store, vectors = corpus.filled_store(documents)
+    vectors = corpus.encoded(documents)
     began, results = time.monotonic(), {}
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder, "documents.jsonl")
         lines.write_text("".join(json.dumps(each) + "\n" for each in documents), encoding="utf-8")
         bench = Bench(
             core=cores[0],
-            store=store,
+            store=corpus.filled_store(Path(folder, "store"), documents, vectors),
             vectors=vectors,
             documents=lines,
             more=corpus.more_passages(INGESTED),

@@ -143,7 +143,8 @@ class Load:
 def post(path: str, body: dict[str, Any]) -> bytes:
     """Return a request in the form that it has on the wire."""
     data = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    kind = f"Content-Type: application/json\r\nContent-Length: {len(data)}"
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}\r\n\r\n"
     return head.encode() + data
 
 

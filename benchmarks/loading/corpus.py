@@ -44,18 +44,44 @@ def questions() -> list[str]:
         return [text for text in dict.fromkeys(line.strip() for line in file) if text]
 
 
-def filled_store(documents: Sequence[dict[str, str]]) -> tuple[Path, Path]:
-    """Return a store of `documents`, and their vectors as a NumPy file; both are kept, so this takes its time once.
+def encoded(documents: Sequence[dict[str, str]]) -> Path:
+    """Return a NumPy file of the documents' vectors; it is kept, so this takes its time once."""
+    from niruhybrid.settings import library_version
 
-    Nobody may write to what is returned: see `fresh_copy`.
-    """
-    kept = _kept(documents)
-    store, vectors = kept / "store" / "load.db", kept / "load.npy"
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "niruhybrid", "bench-load")
+    key = sha256(json.dumps([library_version(), *documents]).encode()).hexdigest()[:16]
+    vectors = root / f"{key}.npy"
     if not vectors.exists():
-        shutil.rmtree(kept, ignore_errors=True)
-        store.parent.mkdir(parents=True)
-        _fill(store, vectors, documents)
-    return store, vectors
+        print(f"encoding {len(documents):,} passages, once", flush=True)
+        root.mkdir(parents=True, exist_ok=True)
+        texts = [f"{each['title']}\n{each['text']}".strip() for each in documents]
+        parts = [texts[at : at + BATCH] for at in range(0, len(texts), BATCH)]
+        spawned = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(len(os.sched_getaffinity(0)), spawned, initializer=_load) as pool:
+            np.save(vectors, np.concatenate(list(pool.map(_encode, parts))))
+    return vectors
+
+
+def filled_store(folder: Path, documents: Sequence[dict[str, str]], vectors: Path) -> Path:
+    """Make a store of documents and their vectors in an empty folder and return its file.
+
+    Nobody may write to it: see `fresh_copy`.
+    """
+    from niruhybrid.encoding.hybrid_encoder import HybridEncoder
+    from niruhybrid.retrieval.store import EmbeddedStore
+    from niruhybrid.types import Document, IndexEntry
+
+    terms, rows, path = HybridEncoder().terms, np.load(vectors), folder / "load.db"
+    folder.mkdir()
+    with EmbeddedStore(path) as store:
+        for at in range(0, len(documents), BATCH):
+            store.upsert(
+                [
+                    IndexEntry(Document(**each), row, terms(f"{each['title']} {each['text']}"))
+                    for each, row in zip(documents[at : at + BATCH], rows[at : at + BATCH], strict=True)
+                ]
+            )
+    return path
 
 
 def fresh_copy(store: Path) -> Path:
@@ -63,37 +89,6 @@ def fresh_copy(store: Path) -> Path:
     folder = Path(_folders.enter_context(tempfile.TemporaryDirectory()))
     shutil.copytree(store.parent, folder, dirs_exist_ok=True)
     return folder
-
-
-def _kept(documents: Sequence[dict[str, str]]) -> Path:
-    from niruhybrid.settings import library_version
-
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "niruhybrid", "bench-load")
-    key = sha256(json.dumps([library_version(), *documents]).encode()).hexdigest()[:16]
-    return root / key
-
-
-def _fill(store: Path, vectors: Path, documents: Sequence[dict[str, str]]) -> None:
-    from niruhybrid.encoding.hybrid_encoder import HybridEncoder
-    from niruhybrid.retrieval.store import EmbeddedStore
-    from niruhybrid.types import Document, IndexEntry
-
-    print(f"encoding {len(documents):,} passages, once", flush=True)
-    texts = [f"{each['title']}\n{each['text']}".strip() for each in documents]
-    parts = [texts[at : at + BATCH] for at in range(0, len(texts), BATCH)]
-    spawned = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), spawned, initializer=_load) as pool:
-        rows = np.concatenate(list(pool.map(_encode, parts)))
-    encoder = HybridEncoder()
-    with EmbeddedStore(store) as opened:
-        for at in range(0, len(documents), BATCH):
-            opened.upsert(
-                [
-                    IndexEntry(Document(**each), row, encoder.terms(f"{each['title']} {each['text']}"))
-                    for each, row in zip(documents[at : at + BATCH], rows[at : at + BATCH], strict=True)
-                ]
-            )
-    np.save(vectors, rows)
 
 
 _worker: dict[str, Any] = {}

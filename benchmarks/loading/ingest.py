@@ -5,9 +5,8 @@ import json
 import time
 from collections.abc import Iterator
 
-HEAD = (
-    b"POST /stream/data HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
-)
+KIND = b"Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked"
+HEAD = b"POST /stream/data HTTP/1.1\r\nHost: 127.0.0.1\r\n%b\r\n\r\n" % KIND
 
 
 class Ingest:

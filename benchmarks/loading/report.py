@@ -103,6 +103,10 @@ def show(results: Rows) -> list[str]:
         cells = (f"{'-' if each is None else _shown(each):>21}" for each in found.values())
         if any(each is not None for each in found.values()):
             print(f"{line.label:54}{line.wanted:>19}", *cells, "  MISSED" if bad else "")
+    for part, rows in results.items():
+        for name, found in rows.items():
+            if "error" in found:
+                print(f"{name}, {part}: {found['error']}")
     return missed
 
 

@@ -91,7 +91,7 @@ def _await(process: "subprocess.Popen[bytes]", port: int, path: str, until: floa
         if process.poll() is not None:
             raise RuntimeError(f"the server ended with {process.returncode} before it was ready")
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as one:
-            one.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            one.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
             if one.recv(64).startswith(b"HTTP/1.1 200"):
                 return
         time.sleep(0.01)
