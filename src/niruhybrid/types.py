@@ -500,7 +500,7 @@ class StreamEvent:
         event: of an answer `sources` (first, once; a `provisional` may precede it), `token` (any number), then `done`
             or `error` (last, once). Of a standing query `subscribed` (first, once), `match` and `dropped` (any number),
             then `error`.
-        data: JSON-ready payload, as docs/architecture.md describes it per event.
+        data: JSON-ready payload, as docs/http.md describes it per event.
     """
 
     event: Literal["provisional", "sources", "token", "done", "error", "subscribed", "match", "dropped"]
