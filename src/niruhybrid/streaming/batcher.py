@@ -363,9 +363,7 @@ def _is_gone(job: Job) -> bool:
 
 def _ending(job: Job, outcome: Done | NiruError) -> Ending:
     if isinstance(outcome, NiruError):
-        _release(job)
-    else:
-        job.text = ""  # the payload is still to be made a result
+        _release(job)  # else it is still to be made a result
     return job.future, job.outbox, outcome
 
 

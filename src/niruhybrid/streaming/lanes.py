@@ -56,7 +56,7 @@ class Job:
     Attributes:
         payload: what the stage after encoding works on, a query or a document; let go of when it came to nothing.
         lane: where it waits and is counted.
-        text: what is encoded, a window only where the encoder takes windows; let go of at the end.
+        text: what is encoded, a window only where the encoder takes windows; let go of as the payload is.
         timeout: seconds from acceptance until it is given up.
         vector: its vector, if it needs no encoding.
         session: a newer job of the same session supersedes it; None for no session.
