@@ -58,15 +58,14 @@ class EventLog:
         """Number of the oldest event kept; one more than `last` when there is none."""
         return self.last - len(self._frames) + 1
 
-    @property
     def has_room(self) -> bool:
-        """Whether one more event fits, given up at most what was read."""
-        return not self._full() or self.first <= self._furthest
+        """Give up what was read, as far as room is needed, and return whether one more event fits."""
+        while self._full() and self.first <= self._furthest:
+            self.size -= len(self._frames.popleft())
+        return not self._full()
 
     def append(self, frame: bytes, *, ends: bool = False) -> None:
         """Keep the next event. One that `ends` the answer is always kept; ask `has_room` before any other."""
-        while self._full() and self.first <= self._furthest:
-            self.size -= len(self._frames.popleft())
         self._frames.append(frame)
         self.size += len(frame)
         self.last += 1
