@@ -27,7 +27,7 @@ class Window:
 
     Attributes:
         events: events at the most, from 1.
-        size: bytes; the event that reaches or exceeds them is still let in.
+        size: bytes; the event that exceeds them is still let in.
     """
 
     events: int
@@ -43,13 +43,12 @@ class EventLog:
         size: bytes kept.
     """
 
-    __slots__ = ("_frames", "_furthest", "_unread", "_window", "ended", "last", "size")
+    __slots__ = ("_frames", "_furthest", "_window", "ended", "last", "size")
 
     def __init__(self, window: Window) -> None:
         self._window = window
         self._frames: deque[bytes] = deque()
         self._furthest = 0
-        self._unread = 0  # bytes behind `_furthest`
         self.last = 0
         self.ended = False
         self.size = 0
@@ -59,18 +58,16 @@ class EventLog:
         """Number of the oldest event kept; one more than `last` when there is none."""
         return self.last - len(self._frames) + 1
 
-    @property
     def has_room(self) -> bool:
-        """Whether one more event fits, given up at most what was read."""
-        return self.last - self._furthest < self._window.events and self._unread < self._window.size
+        """Give up what was read, as far as room is needed, and return whether one more event fits."""
+        while self._full() and self.first <= self._furthest:
+            self.size -= len(self._frames.popleft())
+        return not self._full()
 
     def append(self, frame: bytes, *, ends: bool = False) -> None:
         """Keep the next event. One that `ends` the answer is always kept; ask `has_room` before any other."""
-        while self._full() and self.first <= self._furthest:
-            self.size -= len(self._frames.popleft())
         self._frames.append(frame)
         self.size += len(frame)
-        self._unread += len(frame)
         self.last += 1
         self.ended = ends
 
@@ -93,9 +90,7 @@ class EventLog:
             total += len(self._frames[at])
             if total >= most:
                 break
-        while self._furthest < after + len(frames):
-            self._furthest += 1
-            self._unread -= len(self._frames[self._furthest - self.first])
+        self._furthest = max(self._furthest, after + len(frames))
         return frames
 
     def _full(self) -> bool:

@@ -113,7 +113,7 @@ class Stream:
             async for event in self._events:
                 if not self.ended:  # else it was ended from outside
                     self._add(event)
-                while not (self.ended or self.log.has_room):
+                while not (self.ended or self.log.has_room()):
                     self._read.clear()
                     await self._read.wait()
                 if self.ended:
