@@ -2,7 +2,7 @@
 
 `python` blocks share one namespace and may await at top level; `bash` blocks run in bash; a `text` block right after
 either holds what the block must print. Blocks in other languages are only shown. A page that talks to localhost:8000
-finds a real server there, which has indexed this project's documentation.
+finds a real server there, which has indexed two pages of this project's documentation.
 
 Needs nothing but the library, so it also runs in an environment in which only the wheel is installed. For each block
 one line of JSON is printed: its line, language and output. The first failing block ends the run.
@@ -33,7 +33,11 @@ ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = "localhost:8000"
 READY = "ready"
 READY_URL = "http://127.0.0.1:8000/readyz"
-SERVE = ("-c", "from niruhybrid.cli import main; main()", "serve", "--data", str(ROOT / "docs"))
+SERVED = ("guide.md", "scheduling.md")  # few, so that they are searchable soon, and nothing is refused for their sake
+SERVE = (
+    *("-c", "from niruhybrid.cli import main; main()", "serve"),
+    *(part for name in SERVED for part in ("--data", str(ROOT / "docs" / name))),
+)
 BASH = ("bash", "-euo", "pipefail", "-c")
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
