@@ -13,6 +13,7 @@ that misses what is wanted fails the run.
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("--who", help="contenders, separated by semicolons; nothing is written")
     parser.add_argument("--quick", action="store_true", help="shorter; nothing is written")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers are to end with it
     cores = sorted(os.sched_getaffinity(0))
     documents = corpus.passages()
     vectors = corpus.encoded(documents)

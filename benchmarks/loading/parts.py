@@ -305,7 +305,9 @@ async def _subscribed(server: Server, scale: float) -> dict[str, Any]:
     for question in itertools.islice(corpus.questions(), SUBSCRIBERS):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         held.append(writer)
-        writer.write(f"GET /stream/subscribe?query={quote(question)} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        writer.write(
+            f"GET /stream/subscribe?query={quote(question)}&min_score=0.9 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+        )
         head = await reader.readuntil(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 200"):
             return NOT_SERVED if b" 404 " in head or b" 405 " in head else {"error": head.decode().splitlines()[0]}
