@@ -357,7 +357,10 @@ class GenerationError(NiruError):
 
 
 class AccessDeniedError(NiruError):
-    """A server does not let this client do this: the API key is missing, unknown, or not for it."""
+    """A server does not let this client do this: the API key is missing, unknown, or not for it.
+
+    Remedy: Give `api_key`, one that the server knows and that has the scope that is needed.
+    """
 
     code = "access_denied"
 

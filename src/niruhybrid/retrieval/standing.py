@@ -128,10 +128,17 @@ class StandingQueries:
             self._telling = True
             try:
                 while self._pending:
-                    self._settle()
-                    self._tell(self._pending.popleft())
+                    self._tell_guarded(self._pending.popleft())
             finally:
                 self._telling = False
+
+    def _tell_guarded(self, news: News) -> None:
+        """Tell of a write that is committed already: no fault in here may have it look as if it had failed."""
+        try:
+            self._settle()
+            self._tell(news)
+        except Exception:  # noqa: BLE001  # logged whole: the documents are there, whoever was not told of them
+            _log.exception("standing_queries_not_told watermark=%d", news.snapshot.watermark)
 
     def _settle(self) -> None:
         """Take in those who have arrived, and close up the slots of those who have gone, if these are many."""
