@@ -1,6 +1,7 @@
 """An answer without a model: the sentences of the hits that say most about the query."""
 
 import asyncio
+import functools
 import math
 import re
 from collections import Counter
@@ -21,6 +22,7 @@ MAX_QUERY_CHARS = 8_000
 MAX_SENTENCES = 4
 MAX_WORDS = 80
 _INLINE_CHARS = 6_000  # chosen from within a few milliseconds; more is done in a thread
+_REMEMBERED_CHARS, _REMEMBERED = 4_000, 2_048  # texts up to this length are cut once, the last so many
 
 _LEAST_SHARE = 0.25  # of the query's weight that a hit's words must cover
 _TITLE_SHARE = 0.5  # what a word of the title counts for in each of the hit's sentences
@@ -105,10 +107,18 @@ def select_sentences(query_terms: Sequence[str], hits: Sequence[Hit]) -> list[tu
 def _candidates(hits: Sequence[Hit]) -> list[_Sentence]:
     found: list[_Sentence] = []
     for hit in hits:
-        texts = list(_readable(hit.text[:MAX_CHARS]))
-        for number, text in enumerate(texts):
-            found.append(_Sentence(text, hit, len(found), frozenset(terms(text)), lead=number == 0))
+        cut = _remembered if len(hit.text) <= _REMEMBERED_CHARS else _prepared
+        for number, (text, words) in enumerate(cut(hit.text[:MAX_CHARS])):
+            found.append(_Sentence(text, hit, len(found), words, lead=number == 0))
     return found
+
+
+def _prepared(text: str) -> tuple[tuple[str, frozenset[str]], ...]:
+    """Return the readable sentences of a text, each with its words."""
+    return tuple((sentence, frozenset(terms(sentence))) for sentence in _readable(text))
+
+
+_remembered = functools.lru_cache(_REMEMBERED)(_prepared)  # the same passages answer many queries
 
 
 def _readable(text: str) -> Iterator[str]:

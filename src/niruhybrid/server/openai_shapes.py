@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from niruhybrid.server import problems
 from niruhybrid.server.problems import RequestError
@@ -54,13 +54,18 @@ ERROR_SHAPE = {
 }
 
 
+_TEXT = {"type": "string", "minLength": 1, "pattern": r"[^\s]"}  # a query's pattern would bring a query's length
+
+
 class EmbeddingRequest(BaseModel):
     """Texts to be encoded. Parameters that OpenAI knows and this server has no use for are passed over."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     input: Annotated[
-        str | list[Any], Field(description="A text or up to 2048 texts; arrays of token numbers are refused.")
+        str | list[Any],
+        Field(description="A text or up to 2048 texts; arrays of token numbers are refused."),
+        WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": MOST_TEXTS}]}),
     ]
     model: Annotated[str, Field(description="Any name; the answer says which model it was.")] = EMBEDDING_MODEL
     encoding_format: Literal["float", "base64"] = "float"

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter
@@ -82,6 +83,16 @@ def _add_documentation(paths: APIRouter, describe: Callable[[], dict[str, Any]])
     async def description(_request: Request) -> Response:
         return answered(describe())
 
+    @paths.get("/niru-client.js", include_in_schema=False)
+    async def browser_module(_request: Request) -> Response:
+        return Response(_browser_module(), media_type="text/javascript", headers=HEADERS)
+
     @paths.get("/docs", include_in_schema=False)
     async def page(_request: Request) -> Response:
         return Response(docs.page(describe()), media_type="text/html", headers=docs.HEADERS)
+
+
+@functools.cache
+def _browser_module() -> bytes:
+    """Return the client for browsers, which a page imports from its own server."""
+    return (Path(__file__).parent / "static" / "niru-client.js").read_bytes()
