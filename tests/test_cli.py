@@ -117,6 +117,8 @@ def test_bad_files_are_listed_and_never_fatal(niru: Run, notes: Path) -> None:
     [
         (["query", "x", "--store", "absent.db"], 1, "absent.db"),
         (["query", "x"], 2, "--store"),
+        (["query", "x", "--filter", "{lang}"], 2, "--filter is not JSON"),
+        (["query", "x", "--filter", "{}"], 1, "give one operator"),
         (["query"], 2, "TEXT"),
         (["ingest", "absent.txt", "--store", "s.db"], 1, "absent.txt"),
         (["serve", "--demo", "--data", "x"], 2, "--demo"),

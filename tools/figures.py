@@ -27,7 +27,7 @@ Medians; ratios hold better from machine to machine than absolute figures do.
 
 def page() -> str:
     """Return the page as the results on disk have it."""
-    sections = (_encoder, _stream, _buffers, _scheduler, _serving)
+    sections = (_encoder, _stream, _buffers, _scheduler, _store, _standing, _serving, _long_text_quality)
     return "\n".join([HEAD, *(line for section in sections for line in section())]).rstrip() + "\n"
 
 
@@ -130,6 +130,32 @@ def _cell(value: object) -> str:
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _store() -> Iterator[str]:
+    result = _result("store")
+    sizes = sorted((name for name in result if name.isdigit()), key=int)
+    yield from _section("The embedded store on one core, texts of four sentences, 384-d", "store", result[sizes[0]])
+    names = list(result[sizes[0]]["figures"])
+    rows = ((name, *(_cell(result[size]["figures"].get(name)) for size in sizes)) for name in names)
+    yield from _table(("", *(f"{int(size):,} rows" for size in sizes)), rows)
+
+
+def _standing() -> Iterator[str]:
+    result = _result("standing")
+    count = result["runs"][0]["standing_queries"]
+    title = f"{count:,} standing queries, a batch of {result['batch']} documents, one core"
+    yield from _section(title, "standing", result)
+    rows = (
+        (
+            f"`min_score` {run['min_score']:g}" + (f", {run['per_minute']} a minute" if run["per_minute"] else ""),
+            f"{run['matches_a_batch']:.0f}",
+            f"{run['cost_ms']['median']:.0f}",
+            f"{result['bar_ms']:g}",
+        )
+        for run in result["runs"]
+    )
+    yield from _table(("each with", "matches a batch", "cost of a batch, ms", "wanted"), rows)
+
+
 def _serving() -> Iterator[str]:
     result = _result("serving")
     title = f"`POST /stream/query` over {result['documents']:,} documents, server on one core"
@@ -146,6 +172,16 @@ def _serving() -> Iterator[str]:
     }
     rows = ((row["clients"], *(f"{row['median'][key]:.3g}" for key in columns)) for row in result["results"])
     yield from _table(("clients", *columns.values()), rows)
+
+
+def _long_text_quality() -> Iterator[str]:
+    result = _result("long_text_quality")
+    yield from _section("Long texts: what is found, nDCG@10", "long_text_quality", result)
+    for name, modes in result["ndcg_at_10"].items():
+        columns = list(dict.fromkeys(column for row in modes.values() for column in row if "," in column))
+        shown = ("dense", *columns)
+        rows = ((mode, *(f"{row[key]:.3f}" if key in row else "" for key in shown)) for mode, row in modes.items())
+        yield from _table((name, *shown), rows)
 
 
 if __name__ == "__main__":

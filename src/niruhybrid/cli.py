@@ -26,7 +26,7 @@ except ModuleNotFoundError as err:
 if TYPE_CHECKING:
     from niruhybrid.ingest import IngestReport
     from niruhybrid.pipeline import Pipeline
-    from niruhybrid.types import StreamEvent
+    from niruhybrid.types import Query, SearchMode, StreamEvent
 
 __all__ = ("main",)
 
@@ -148,6 +148,8 @@ def ingest(config: str | None, paths: tuple[str, ...], store: str | None, model:
 @click.argument("text")
 @_store_option
 @click.option("--top-k", type=int, default=5, show_default=True, help="Hits wanted.")
+@click.option("--mode", type=click.Choice(("hybrid", "dense", "lexical")), default="hybrid", help="What counts.")
+@click.option("--filter", "wanted", help='What metadata must say, as JSON: {"eq": {"lang": "en"}}.')
 @click.option("--json", "as_json", is_flag=True, help="Print the events, one JSON object a line.")
 @_model_option
 @click.pass_obj
@@ -157,13 +159,18 @@ def query(
     text: str,
     store: str | None,
     top_k: int,
+    mode: "SearchMode",
+    wanted: str | None,
     as_json: bool,
     model: str | None,
 ) -> None:
     """Ask a store; the sources come first, then the answer as it is made."""
+    from niruhybrid.types import Query  # noqa: PLC0415  # heavy
+
+    asked = Query("cli", text, top_k, mode=mode, filter=None if wanted is None else _as_json(wanted))
     settings = load_settings(config, arguments={"store.path": store, "model": model})
     _store_of(settings, must_exist=True)
-    failure = asyncio.run(_query(settings, text, top_k, _print_json if as_json else _print_event))
+    failure = asyncio.run(_query(settings, asked, _print_json if as_json else _print_event))
     if failure is not None:
         raise click.ClickException(failure)
 
@@ -283,12 +290,17 @@ def _documents(paths: tuple[str, ...], on_bad: Callable[[str], None]) -> Iterato
     return read_documents(paths, on_bad=lambda source: on_bad(str(source)))
 
 
-async def _query(settings: Settings, text: str, top_k: int, show: Callable[["StreamEvent"], None]) -> str | None:
+def _as_json(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as err:
+        raise click.UsageError(f"--filter is not JSON ({err}): quote it as a whole") from err
+
+
+async def _query(settings: Settings, asked: "Query", show: Callable[["StreamEvent"], None]) -> str | None:
     """Print an answer's events and return what went wrong, if anything did."""
     from niruhybrid.pipeline import Pipeline  # noqa: PLC0415  # heavy
-    from niruhybrid.types import Query  # noqa: PLC0415  # heavy
 
-    asked = Query("cli", text, top_k)
     async with await Pipeline.open(settings) as pipeline, contextlib.aclosing(pipeline.stream(asked)) as events:
         async for event in events:
             show(event)

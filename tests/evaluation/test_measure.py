@@ -111,4 +111,4 @@ def test_progress_reaches_its_end(folder: MakeFolder) -> None:
         StoreConfig(),
         lambda what, done, total: told.__setitem__(what, (done, total)),
     )
-    assert told == {"encoding documents": (4, 4), "storing documents": (4, 4), "asking queries": (2, 2)}
+    assert told == {"encoding passages": (4, 4), "storing passages": (4, 4), "asking queries": (2, 2)}

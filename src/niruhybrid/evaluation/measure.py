@@ -14,11 +14,14 @@ import ir_measures
 from ir_measures import RR, R, nDCG
 
 from niruhybrid.analysis import terms
-from niruhybrid.config import StoreConfig
+from niruhybrid.config import StoreConfig, StreamingConfig
 from niruhybrid.evaluation.collection import Collection
 from niruhybrid.evaluation.vectors import VectorCache
+from niruhybrid.ports import Encoder
 from niruhybrid.retrieval.store import EmbeddedStore
-from niruhybrid.types import Document, IndexEntry, SearchMode, SearchRequest, Vector
+from niruhybrid.streaming.reading import Reader, entry_of
+from niruhybrid.types import Document, SearchMode, SearchRequest, Vector
+from niruhybrid.windows import Window
 
 __all__ = ("MEASURES", "MODES", "Evaluation", "Loser", "evaluate", "mean_of")
 
@@ -28,13 +31,21 @@ MEASURES = tuple(_MEASURED.values())
 
 _DEPTH = 100
 _QUERIES_AT_ONCE = 32
-_DOCUMENTS_AT_ONCE = 512
+_PASSAGES_AT_ONCE = 512
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
 
 Rankings = dict[str, dict[str, float]]
 """Of each query, a score by document that falls from rank to rank."""
+
+
+class _Passage(NamedTuple):
+    """A passage of a document, and what the encoder reads of it."""
+
+    document: Document
+    window: Window
+    read: str | Window
 
 
 class Loser(NamedTuple):
@@ -130,15 +141,27 @@ def mean_of(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, float]]:
 
 
 def _fill(store: EmbeddedStore, documents: Sequence[Document], vectors: VectorCache, tell: Progress) -> None:
-    total = len(documents)
-    texts = [f"{document.title}\n{document.text}" if document.title else document.text for document in documents]
-    matrix = vectors.encode(texts, lambda done: tell("encoding documents", done, total))
-    rows = iter(zip(documents, texts, matrix, strict=True))
+    passages = list(_passages(documents, vectors.encoder))
+    total = len(passages)
+    matrix = vectors.encode([passage.read for passage in passages], lambda done: tell("encoding passages", done, total))
+    rows = iter(zip(passages, matrix, strict=True))
     done = 0
-    while chunk := list(islice(rows, _DOCUMENTS_AT_ONCE)):
-        store.upsert([IndexEntry(document, vector, terms(text)) for document, text, vector in chunk])
+    while chunk := list(islice(rows, _PASSAGES_AT_ONCE)):
+        store.upsert([entry_of(one.document, one.window, vector, _terms) for one, vector in chunk])
         done += len(chunk)
-        tell("storing documents", done, total)
+        tell("storing passages", done, total)
+
+
+def _passages(documents: Sequence[Document], encoder: Encoder) -> Iterator[_Passage]:
+    """Yield what a pipeline of default settings makes of documents."""
+    reader = Reader(encoder, StreamingConfig())
+    for document in documents:
+        for window in reader.windows(document.text, reader.cutter(document.title)):
+            yield _Passage(document, window, reader.read(window, document.title))
+
+
+def _terms(document: Document) -> list[str]:
+    return terms(f"{document.title}\n{document.text}" if document.title else document.text)
 
 
 def _asked(

@@ -11,11 +11,13 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import cast
 
 import numpy as np
 
 from niruhybrid.ports import Encoder
 from niruhybrid.types import Vector
+from niruhybrid.windows import Window
 
 __all__ = ("VectorCache",)
 
@@ -34,19 +36,22 @@ class VectorCache:
         encoder: what encodes.
         folder: where the files are, made if there is none; None keeps none.
         max_bytes: size of all files together at the most.
+
+    Attributes:
+        encoder: what encodes.
     """
 
     def __init__(self, encoder: Encoder, folder: Path | None, max_bytes: int = 2 << 30) -> None:
-        self._encoder = encoder
+        self.encoder = encoder
         self._folder = folder
         self._max_bytes = max_bytes
         self._model = hashlib.sha256(self._encode([_PROBE]).tobytes()).digest()
 
-    def encode(self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None) -> Vector:
+    def encode(self, texts: Sequence[str | Window], on_progress: Callable[[int], None] | None = None) -> Vector:
         """Return `(n, dim)` float32 vectors, in the texts' order.
 
         Args:
-            texts: at least one.
+            texts: at least one; windows only where the encoder takes windows.
             on_progress: told after each part how many texts are done.
         """
         parts: list[Vector] = []
@@ -57,7 +62,7 @@ class VectorCache:
         self._make_room()
         return np.concatenate(parts)
 
-    def _part(self, texts: Sequence[str]) -> Vector:
+    def _part(self, texts: Sequence[str | Window]) -> Vector:
         if self._folder is None:
             return self._encode(texts)
         path = self._folder / f"{self._key(texts)}.npy"
@@ -71,13 +76,13 @@ class VectorCache:
             _log.warning("vectors_not_kept reason=%s: set XDG_CACHE_HOME to a folder with room", err.strerror)
         return vectors
 
-    def _encode(self, texts: Sequence[str]) -> Vector:
-        return np.ascontiguousarray(self._encoder.encode(list(texts)), np.float32)
+    def _encode(self, texts: Sequence[str | Window]) -> Vector:
+        return np.ascontiguousarray(self.encoder.encode(cast("list[str]", list(texts))), np.float32)
 
-    def _key(self, texts: Sequence[str]) -> str:
+    def _key(self, texts: Sequence[str | Window]) -> str:
         digest = hashlib.sha256(self._model)
         for text in texts:
-            data = text.encode()
+            data = text.encode() if isinstance(text, str) else repr((text.ids, text.own)).encode()
             digest.update(len(data).to_bytes(8, "little"))
             digest.update(data)
         return digest.hexdigest()

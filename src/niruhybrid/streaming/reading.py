@@ -12,7 +12,7 @@ from niruhybrid.streaming.lanes import LaneName
 from niruhybrid.types import Document, IndexEntry, Vector
 from niruhybrid.windows import MARKS, Window, WindowCutter, cutter_for, estimated_tokens, unit_mean
 
-__all__ = ("Gathering", "Growing", "Part", "Reader")
+__all__ = ("Gathering", "Growing", "Part", "Reader", "entry_of")
 
 _SLICE = 2048  # characters tokenized at a time: few milliseconds
 
@@ -48,11 +48,16 @@ class Reader:
             yield from cutter.feed(text[start : start + _SLICE])
         yield from cutter.close()
 
+    def read(self, window: Window, title: str) -> str | Window:
+        """Return what the encoder is given for a window."""
+        if self._encoder is not None:
+            return window
+        return f"{title}\n{window.text}" if title else window.text
+
     def job(self, payload: object, window: Window, title: str, timeout: float, lane: LaneName = "bulk") -> Job:
         """Return the job that encodes a window."""
-        if self._encoder is not None:
-            return Job(payload, lane, window, timeout, tokens=len(window.ids) + MARKS)
-        return Job(payload, lane, f"{title}\n{window.text}" if title else window.text, timeout)
+        tokens = None if self._encoder is None else len(window.ids) + MARKS
+        return Job(payload, lane, self.read(window, title), timeout, tokens=tokens)
 
 
 class Part:
