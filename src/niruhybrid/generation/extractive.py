@@ -22,7 +22,7 @@ MAX_QUERY_CHARS = 8_000
 MAX_SENTENCES = 4
 MAX_WORDS = 80
 _INLINE_CHARS = 6_000  # chosen from within a few milliseconds; more is done in a thread
-_REMEMBERED_CHARS, _REMEMBERED = 4_000, 2_048  # texts up to this length are cut once, the last so many
+_REMEMBERED_CHARS, _REMEMBERED = 4_000, 4_096  # texts up to this length are cut once, the last so many
 
 _LEAST_SHARE = 0.25  # of the query's weight that a hit's words must cover
 _TITLE_SHARE = 0.5  # what a word of the title counts for in each of the hit's sentences

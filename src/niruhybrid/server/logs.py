@@ -47,5 +47,5 @@ def set_up(*, as_json: bool, level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter("%(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
-    for noisy in ("uvicorn", "asyncio"):
+    for noisy in ("uvicorn", "asyncio", "faiss"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
