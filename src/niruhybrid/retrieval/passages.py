@@ -1,6 +1,7 @@
 """Which passages of a document follow each other, and what text they make. Pure."""
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 from niruhybrid.errors import InvalidPassageError
@@ -81,10 +82,8 @@ def follow(name: str, entry: IndexEntry, before: Piece | None) -> None:
 
 def whole(pieces: Sequence[Piece]) -> str:
     """Return the text that passages make; where they overlap, the later one's."""
-    text = ""
-    for piece in pieces:
-        text = text[: piece.start] + piece.text
-    return text
+    last = pieces[-1].text if pieces else ""
+    return "".join(one.text[: after.start - one.start] for one, after in pairwise(pieces)) + last
 
 
 def _missing(name: str, part: int) -> InvalidPassageError:
