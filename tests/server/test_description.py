@@ -14,13 +14,14 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(150
 
 HERE = Path(__file__).parent
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "15")  # for each of the paths; make it 2000 for a long look
+SEED = os.environ.get("FUZZ_SEED", "1")  # the same requests in every run of the suite; change it for others
 
 
 @pytest.mark.skipif(importlib.util.find_spec("schemathesis") is None, reason="schemathesis is not installed")
 def test_every_answer_is_as_described(serving: Callable[..., Any], tmp_path: Path) -> None:
     server = serving(max_subscribers=0)  # a stream without an end would be waited for
     command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"]
-    options = ["--checks", "all", "--phases", "fuzzing", "--max-examples", EXAMPLES, "--no-color"]
+    options = ["--checks", "all", "--phases", "fuzzing", "--max-examples", EXAMPLES, "--no-color", "--seed", SEED]
     done = subprocess.run(
         [*command, "--config-file", str(HERE / "schemathesis.toml"), "run", f"{server.url}/openapi.json", *options],
         env=os.environ | {"SCHEMATHESIS_HOOKS": "schemathesis_hooks", "PYTHONPATH": str(HERE)},
