@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.client.wire import CUT, Handler, Received, Reply, ScriptedServer, in_order
+from tests.client.wire import CUT, Handler, Received, Reply, ScriptedServer, frame, in_order, scripted_servers
 
 NODE = shutil.which("node")
 MODULE = files("niruhybrid.server") / "static" / "niru-client.js"
@@ -44,22 +44,11 @@ def run(url: str, options: str = "") -> dict[str, Any]:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Handler], ScriptedServer]]:
-    servers: list[ScriptedServer] = []
-
-    def start(handler: Handler) -> ScriptedServer:
-        servers.append(ScriptedServer(handler).__enter__())
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.__exit__()
+    with scripted_servers() as start:
+        yield start
 
 
 Serve = Callable[[Handler], ScriptedServer]
-
-
-def frame(number: int, event: str, data: object, stream: str = "s") -> bytes:
-    return b"id: %b:%d\nevent: %b\ndata: %b\n\n" % (stream.encode(), number, event.encode(), orjson.dumps(data))
 
 
 EVENTS = [

@@ -26,7 +26,7 @@ from niruhybrid.errors import (
     UnreachableError,
 )
 from niruhybrid.types import Document, Hit, Match, Token
-from tests.client.wire import CUT, Handler, Received, Reply, ScriptedServer, in_order
+from tests.client.wire import CUT, Handler, Received, Reply, ScriptedServer, frame, in_order, scripted_servers
 
 pytestmark = pytest.mark.integration
 
@@ -63,22 +63,11 @@ def drive(request: pytest.FixtureRequest) -> Driver:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Handler], ScriptedServer]]:
-    servers: list[ScriptedServer] = []
-
-    def start(handler: Handler) -> ScriptedServer:
-        servers.append(ScriptedServer(handler).__enter__())
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.__exit__()
+    with scripted_servers() as start:
+        yield start
 
 
 Serve = Callable[[Handler], ScriptedServer]
-
-
-def frame(number: int, event: str, data: object, stream: str = "s") -> bytes:
-    return b"id: %b:%d\nevent: %b\ndata: %b\n\n" % (stream.encode(), number, event.encode(), orjson.dumps(data))
 
 
 HIT = {"id": "d1", "rank": 1, "score": 0.5, "text": "t", "title": "T", "metadata": {"a": 1}, "span": [0, 1]}

@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import orjson
+
 _WAIT = 20.0
 
 
@@ -206,3 +208,14 @@ async def _received(reader: asyncio.StreamReader) -> Received:
     else:
         body = await reader.readexactly(int(headers.get("content-length", "0")))
     return Received(method, path, headers, body)
+
+
+@contextlib.contextmanager
+def scripted_servers() -> Iterator[Callable[[Handler], ScriptedServer]]:
+    """Start any number of servers, and end them all."""
+    with contextlib.ExitStack() as servers:
+        yield lambda handler: servers.enter_context(ScriptedServer(handler))
+
+
+def frame(number: int, event: str, data: object, stream: str = "s") -> bytes:
+    return b"id: %b:%d\nevent: %b\ndata: %b\n\n" % (stream.encode(), number, event.encode(), orjson.dumps(data))

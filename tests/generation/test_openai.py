@@ -17,7 +17,7 @@ from niruhybrid.pipeline import Pipeline
 from niruhybrid.settings import load_settings
 from niruhybrid.testing import HashEncoder
 from niruhybrid.types import Finish, Hit, Query, Token
-from tests.client.wire import CUT, Handler, Reply, ScriptedServer, in_order
+from tests.client.wire import CUT, Handler, Reply, ScriptedServer, in_order, scripted_servers
 
 pytest.importorskip("openai", reason="needs the extra `openai`")
 pytestmark = pytest.mark.integration
@@ -45,15 +45,8 @@ GOOD_TOKENS = [Token("It is json"), Token(" "), Token("[1]", "json"), Token(".")
 
 @pytest.fixture
 def endpoint() -> Iterator[Callable[[Handler], ScriptedServer]]:
-    servers: list[ScriptedServer] = []
-
-    def start(handler: Handler) -> ScriptedServer:
-        servers.append(ScriptedServer(handler).__enter__())
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.__exit__()
+    with scripted_servers() as start:
+        yield start
 
 
 Start = Callable[[Handler], ScriptedServer]

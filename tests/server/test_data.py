@@ -38,6 +38,12 @@ def test_lines_are_the_same_however_they_arrive(lines: list[bytes], cuts: list[i
     assert [*found, *cutter.end()] == expected
 
 
+CHUNKED_POST = (
+    b"POST /stream/data HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
+)
+
+
 def body_of(*documents: Any) -> bytes:
     return b"".join(json.dumps(document).encode() + b"\n" for document in documents)
 
@@ -108,10 +114,7 @@ def test_bad_lines_are_reported_by_number_and_passed_over(serving: Callable[...,
 def test_acknowledgements_come_while_lines_are_still_being_sent(serving: Callable[..., Any]) -> None:
     server = serving()
     with socket.create_connection((server.host, server.port), timeout=10) as client:
-        client.sendall(
-            b"POST /stream/data HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n"
-        )
+        client.sendall(CHUNKED_POST)
         answer = http.client.HTTPResponse(client)
         for number in range(1, 4):
             line = body_of({"id": f"d{number}", "text": f"document {number}"})
@@ -176,10 +179,7 @@ def test_a_sender_is_slowed_to_the_speed_of_the_encoder(
 def test_what_was_acknowledged_is_kept_when_the_sender_leaves(serving: Callable[..., Any]) -> None:
     server = serving()
     with socket.create_connection((server.host, server.port), timeout=10) as client:
-        client.sendall(
-            b"POST /stream/data HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n"
-        )
+        client.sendall(CHUNKED_POST)
         line = body_of({"id": "kept", "text": "zebras"})
         client.sendall(b"%x\r\n%b\r\n20\r\n{" % (len(line), line))
         answer = http.client.HTTPResponse(client)
@@ -196,10 +196,7 @@ def test_what_was_acknowledged_is_kept_when_the_sender_leaves(serving: Callable[
 def test_a_stream_of_data_ends_with_a_true_line_at_shutdown(serving: Callable[..., Any]) -> None:
     server = serving()
     with socket.create_connection((server.host, server.port), timeout=10) as client:
-        client.sendall(
-            b"POST /stream/data HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n"
-        )
+        client.sendall(CHUNKED_POST)
         line = body_of({"id": "kept", "text": "zebras"})
         client.sendall(b"%x\r\n%b\r\n" % (len(line), line))
         answer = http.client.HTTPResponse(client)

@@ -14,16 +14,15 @@ from starlette.responses import Response
 
 from niruhybrid.errors import NiruError, OverloadedError
 from niruhybrid.pipeline import Pipeline
+from niruhybrid.server import bodies, problems
 from niruhybrid.server import openai_shapes as shapes
-from niruhybrid.server import problems
 from niruhybrid.server.gate import Gate
 from niruhybrid.server.openai_stream import ChunkStreamResponse
 from niruhybrid.server.problems import RequestError
+from niruhybrid.server.routing import answered
 from niruhybrid.types import Query
 
 __all__ = ("router",)
-
-_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 def router(gate: Gate) -> APIRouter:
@@ -39,7 +38,7 @@ def _add_models(paths: APIRouter) -> None:
     @paths.get("/models", summary="List the models", response_class=Response, responses=_documented("The models."))
     async def get_models() -> Response:
         """List the two names that stand for this server: one answers, one encodes."""
-        return _json(shapes.model_list())
+        return answered(shapes.model_list())
 
     @paths.get(
         "/models/{name}",  # noqa: FAST003  # the endpoint takes the request
@@ -51,7 +50,7 @@ def _add_models(paths: APIRouter) -> None:
     async def get_model(request: Request) -> Response:
         """Describe a model."""
         try:
-            return _json(shapes.model_of(request.path_params["name"]))
+            return answered(shapes.model_of(request.path_params["name"]))
         except RequestError as err:
             return _refusal(err)
 
@@ -69,10 +68,10 @@ def _add_embeddings(paths: APIRouter, gate: Gate) -> None:
 
         async def answer() -> Response:
             pipeline = gate.pipeline()
-            asked, _ = shapes.checked(shapes.EmbeddingRequest, await _body(request, gate))
+            asked, _ = shapes.checked(shapes.EmbeddingRequest, await bodies.in_body(request, gate.config))
             texts = asked.texts()
             vectors = await _unless_gone(request, pipeline.embed(texts))
-            return _json(shapes.embeddings(vectors, asked, await pipeline.count_tokens(texts)))
+            return answered(shapes.embeddings(vectors, asked, await pipeline.count_tokens(texts)))
 
         return await _guarded(answer)
 
@@ -98,11 +97,11 @@ def _add_chat(paths: APIRouter, gate: Gate) -> None:
 
         async def answer() -> Response:
             pipeline = gate.pipeline()
-            asked, passed_over = shapes.checked(shapes.ChatRequest, await _body(request, gate))
+            asked, passed_over = shapes.checked(shapes.ChatRequest, await bodies.in_body(request, gate.config))
             chat = shapes.Chat(f"chatcmpl-{uuid.uuid4().hex}", shapes.notes_on(asked, passed_over))
             query = shapes.question_of(asked, chat.id, max_chars=gate.config.max_query_chars)
             if not asked.stream:
-                return _json(await _unless_gone(request, _whole(pipeline, query, chat)))
+                return answered(await _unless_gone(request, _whole(pipeline, query, chat)))
             if gate.open_streams >= gate.config.max_streams:
                 raise OverloadedError("too many streams are open: try again, or raise `max_streams`", retry_after=1)
             counted = bool((asked.stream_options or {}).get("include_usage"))
@@ -173,39 +172,12 @@ async def _left(request: Request) -> None:
         pass
 
 
-async def _body(request: Request, gate: Gate) -> bytes:
-    """Return the whole body, refusing as soon as it is known to be too large or late."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise RequestError("unsupported_media_type", "send JSON, with the header `Content-Type: application/json`")
-    most = gate.config.max_body_bytes
-    declared = request.headers.get("content-length", "")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(gate.config.send_timeout):
-            if not (declared.isdigit() and int(declared) > most):
-                async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > most:
-                        break
-                else:
-                    return bytes(body)
-    except TimeoutError as err:
-        raise RequestError("request_timeout", "the body did not arrive in time: send it faster") from err
-    detail = f"the body is over {most} bytes: send less, or raise `max_body_bytes`"
-    raise RequestError("body_too_large", detail, headers={"Connection": "close"})
-
-
 def _refusal(error: Exception) -> Response:
     """Return an error as OpenAI's clients know it; faults of the server are logged as everywhere."""
     answer = problems.response(error)
     status, body = shapes.error_of(orjson.loads(answer.body))
     kept = {name: value for name, value in answer.headers.items() if name not in {"content-type", "content-length"}}
     return Response(orjson.dumps(body), status_code=status, headers=kept, media_type="application/json")
-
-
-def _json(value: object) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json", headers=_HEADERS)
 
 
 def _body_of(model: type[BaseModel]) -> dict[str, Any]:

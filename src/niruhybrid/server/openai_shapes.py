@@ -106,18 +106,12 @@ class ChatRequest(BaseModel):
 _HEEDED = frozenset(ChatRequest.model_fields) | {"user", "store", "metadata", "safety_identifier", "prompt_cache_key"}
 
 
-def checked(model: type[_Request], body: bytes) -> tuple[_Request, list[str]]:
-    """Return the request that a body is, and the names of the parameters that are passed over.
+def checked(model: type[_Request], values: Mapping[str, Any]) -> tuple[_Request, list[str]]:
+    """Return the request that a body's values are, and the names of the parameters that are passed over.
 
     Raises:
-        RequestError: it is not JSON, or a field is missing or of the wrong type.
+        RequestError: a field is missing or of the wrong type.
     """
-    try:
-        values = orjson.loads(body)
-    except orjson.JSONDecodeError as err:
-        raise RequestError("malformed_json", f"line {err.lineno}, column {err.colno}: {err.msg}") from err
-    if not isinstance(values, dict):
-        raise _refused(None, "the body is not a JSON object: send one")
     try:
         request = model.model_validate(values, strict=True)
     except pydantic.ValidationError as err:
