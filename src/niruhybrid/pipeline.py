@@ -15,6 +15,7 @@ from niruhybrid.config import GenerationConfig, StoreConfig, StreamingConfig
 from niruhybrid.errors import ClosedError, DeadlineExceededError, GenerationError, InvalidSettingError, NiruError
 from niruhybrid.ports import Encoder, Generator, Store, TermEncoder, TokenCounter
 from niruhybrid.settings import Settings
+from niruhybrid.streaming.patience import Patience
 from niruhybrid.streaming.stream_processor import AsyncStreamProcessor
 from niruhybrid.streaming.subscription import Subscription
 from niruhybrid.types import (
@@ -354,6 +355,7 @@ class _Answer:
         self._query = query
         self._result = result
         self._limits = limits
+        self._patience = Patience()
         self._partial = False
         self._finish = Finish()
         self._seconds = 0.0
@@ -369,6 +371,7 @@ class _Answer:
                     self._partial = True
                     yield token
         finally:
+            self._patience.close()
             close = getattr(tokens, "aclose", None)
             if close is not None:
                 await close()
@@ -376,12 +379,11 @@ class _Answer:
     async def _next(self, tokens: AsyncIterator[Token | Finish]) -> Token | Finish | None:
         asked = time.monotonic()
         allowed = self._limits.remaining(asked)
-        limit = asyncio.timeout(allowed)
         try:
-            async with limit:
+            with self._patience.within(allowed):
                 return await anext(tokens, None)
         except TimeoutError as err:
-            if not limit.expired():
+            if not self._patience.expired:
                 raise
             raise DeadlineExceededError(
                 f"the answer was not finished in time (last wait {allowed:.3g} s): raise `timeout`"

@@ -81,3 +81,22 @@ def test_an_unknown_error_is_internal() -> None:
 def test_an_event_with_an_unknown_code_is_internal() -> None:
     assert problems.wire_error({"code": "nonsense", "detail": "secret"})["code"] == "internal"
     assert "secret" not in problems.wire_error({"code": "nonsense", "detail": "secret"})["detail"]
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [
+        (errors.DeadlineExceededError("not finished within 1 s: try again later"), False),
+        (errors.OverloadedError("busy: retry later", retry_after=1), False),
+        (errors.ClosedError("closed: open a new one"), False),
+        (RequestError("starting", "not yet: try again"), False),
+        (errors.InvalidTextError("empty: give some"), False),
+        (EncoderFailedError("it raised: see the cause"), True),
+        (KeyError("a fault"), True),
+    ],
+)
+def test_faults_are_logged_and_what_a_busy_server_answers_is_not(
+    error: Exception, logged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    response(error)
+    assert bool(caplog.records) == logged

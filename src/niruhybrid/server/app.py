@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from niruhybrid.config import ServerConfig
 from niruhybrid.pipeline import Pipeline
-from niruhybrid.server import answers, data, openai_api, openapi, operations, problems, subscriptions
+from niruhybrid.server import answers, data, openai_api, openapi, operations, problems, routing, subscriptions
 from niruhybrid.server.front import Front, configured_keys
 from niruhybrid.server.gate import Gate
 from niruhybrid.settings import library_version
@@ -60,7 +60,6 @@ def create_app(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]], config: S
         exception_handlers={HTTPException: _http_problem, Exception: _fault},
     )
     app.state.gate = gate
-    app.add_middleware(Front, config=gate.config)
     rooms = (
         answers.router(gate),
         data.router(gate),
@@ -70,6 +69,7 @@ def create_app(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]], config: S
     for paths in rooms:
         app.router.routes.extend(paths.routes)  # as they are: an included router's would be wrapped again
     app.include_router(openai_api.router(gate))
+    app.add_middleware(Front, config=gate.config, straight=routing.straight(app.router.routes))
     return app
 
 

@@ -27,6 +27,8 @@ logger = logging.getLogger("niruhybrid.server.access")
 REQUEST_ID: contextvars.ContextVar[str | None] = contextvars.ContextVar("niru_request_id", default=None)
 """The id of the request that is being served; everything that is begun for it inherits it."""
 
+Straight = Mapping[tuple[str, str], ASGIApp]
+
 _OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
 _WRITES = frozenset({"/stream/data"})
 _USABLE_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
@@ -80,13 +82,15 @@ class Front:
     Args:
         app: what serves.
         config: keys, rate, names, origins.
+        straight: what serves the paths, by method and path, for which `app` would only be a detour.
 
     Raises:
         InvalidSettingError: the keys can't be used, or are needed.
     """
 
-    def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
+    def __init__(self, app: ASGIApp, config: ServerConfig, straight: Straight | None = None) -> None:
         self._app = app
+        self._straight = straight or {}
         self._keys = configured_keys(config)
         self._rate, self._burst = config.rate_limit, config.rate_burst
         self._buckets: dict[str, TokenBucket] = {}
@@ -115,8 +119,8 @@ class Front:
             await send(message)
 
         try:
-            refusal = self._refusal(scope, headers)
-            await (refusal or self._app)(scope, receive, completed)
+            serves = self._refusal(scope, headers) or self._straight.get((scope["method"], scope["path"]), self._app)
+            await serves(scope, receive, completed)
         finally:
             if logger.isEnabledFor(logging.DEBUG):
                 _log(scope, status, began)

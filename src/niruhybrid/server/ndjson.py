@@ -14,6 +14,7 @@ from niruhybrid.config import ServerConfig
 from niruhybrid.errors import NiruError
 from niruhybrid.server import bodies, problems
 from niruhybrid.server.problems import RequestError
+from niruhybrid.streaming.patience import Patience
 
 __all__ = ("LineCutter", "LineRequest", "LineStreamResponse", "numbered", "rendered")
 
@@ -171,6 +172,7 @@ class LineStreamResponse(Response):
         self._gone = False
         self._news = asyncio.Event()
         self._taken = asyncio.Event()
+        self._patience = Patience()
         self._making: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -187,6 +189,7 @@ class LineStreamResponse(Response):
         except TimeoutError:
             logger.info("stream_abandoned reason=reader_stalled seconds=%g", self._send_timeout)
         finally:
+            self._patience.close()
             self._registry.discard(self)
             for task in (self._making, watching):
                 task.cancel()
@@ -214,7 +217,7 @@ class LineStreamResponse(Response):
             await self._news.wait()
 
     async def _bounded(self, send: Send, message: Message) -> None:
-        async with asyncio.timeout(self._send_timeout):
+        with self._patience.within(self._send_timeout):
             await send(message)
 
     async def _make(self) -> None:

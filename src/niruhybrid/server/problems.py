@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from niruhybrid.errors import NiruError, OverloadedError
+from niruhybrid.errors import ClosedError, DeadlineExceededError, NiruError, OverloadedError
 
 __all__ = ("PROBLEMS", "Kind", "RequestError", "details", "of_status", "response", "wire_error")
 
@@ -130,6 +130,10 @@ class RequestError(Exception):
         self.headers = headers or {}
 
 
+_NO_FAULTS = (RequestError, OverloadedError, DeadlineExceededError, ClosedError)
+"""What a sound server answers too, when it is busy or stops: a log of these would say nothing and cost much."""
+
+
 def details(error: BaseException) -> dict[str, Any]:
     """Return the problem object of an error: `type`, `title`, `status`, `detail`, `code`; no internals.
 
@@ -160,8 +164,7 @@ def of_status(status: int, detail: str, headers: Mapping[str, str] | None = None
 def response(error: BaseException) -> Response:
     """Return the HTTP response for an error, with `Retry-After` where a retry may succeed; log faults of the server."""
     problem = details(error)
-    expected = isinstance(error, RequestError | OverloadedError)
-    if problem["status"] >= HTTPStatus.INTERNAL_SERVER_ERROR and not expected:
+    if problem["status"] >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, _NO_FAULTS):
         logger.error("request_failed code=%s", problem["code"], exc_info=error)
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     if "retry_after" in problem:

@@ -1,20 +1,18 @@
 """Paths that take a request and return a response: described to the framework in full, served without its detours."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import orjson
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Match, Route
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from niruhybrid.errors import NiruError
 from niruhybrid.server import problems
-from niruhybrid.server.problems import RequestError
 
-__all__ = ("HEADERS", "LeanRoute", "answered", "described")
+__all__ = ("HEADERS", "LeanRoute", "answered", "described", "straight")
 
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -42,6 +40,24 @@ class LeanRoute(APIRoute):
         """Serve one request, or say that the method is not for this path."""
         await Route.handle(self, scope, receive, send)
 
+    def served(self) -> ASGIApp:
+        """Return what serves a request of which it is known that it is for this path."""
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["route"] = self
+            await self.app(scope, receive, send)
+
+        return app
+
+
+def straight(routes: Iterable[BaseRoute]) -> dict[tuple[str, str], ASGIApp]:
+    """Return, by method and path, what serves the lean routes that have no parameter in their path.
+
+    A request for one of these needs no router to find its way.
+    """
+    lean = [route for route in routes if isinstance(route, LeanRoute) and not route.param_convertors]
+    return {(method, route.path): route.served() for route in lean for method in route.methods or ()}
+
 
 def _served(endpoint: Endpoint) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,7 +65,7 @@ def _served(endpoint: Endpoint) -> ASGIApp:
             response = await endpoint(Request(scope, receive, send))
         except ClientDisconnect:
             return  # nobody reads it
-        except (NiruError, RequestError) as err:
+        except Exception as err:  # noqa: BLE001  # whatever it is, the client is told with a true status
             response = problems.response(err)
         await response(scope, receive, send)
 

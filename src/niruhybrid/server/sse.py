@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from niruhybrid.server import problems
 from niruhybrid.server.streams import Stream, Streams, render
+from niruhybrid.streaming.patience import Patience
 
 __all__ = ("STALE_ID", "EventStreamResponse", "stale")
 
@@ -65,6 +66,7 @@ class EventStreamResponse(Response):
         self._beat_due = False
         self._gone = False  # nobody reads any more
         self._news = asyncio.Event()  # something of the above, or of the stream, has changed
+        self._patience = Patience()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, as ASGI has it."""
@@ -81,6 +83,7 @@ class EventStreamResponse(Response):
         except TimeoutError:
             logger.info("stream_abandoned reason=reader_stalled seconds=%g", self._send_timeout)
         finally:
+            self._patience.close()
             self._streams.leave(self._stream, self._news.set)
             watching.cancel()
             await asyncio.wait({watching})
@@ -120,7 +123,7 @@ class EventStreamResponse(Response):
         return KEEP_ALIVE if due else b"", False
 
     async def _bounded(self, send: Send, message: dict[str, Any]) -> None:
-        async with asyncio.timeout(self._send_timeout):
+        with self._patience.within(self._send_timeout):
             await send(message)
 
     def _beat(self) -> None:
