@@ -40,7 +40,7 @@ from niruhybrid.types import (
     checked_text,
     checked_timeout,
 )
-from niruhybrid.windows import Window
+from niruhybrid.windows import MARKS, Window
 
 __all__ = ("AnyDone", "AnyJob", "Engine", "Item", "Kind", "Result", "StreamStats", "configured")
 
@@ -378,8 +378,9 @@ class Engine:
         if isinstance(job, Job) and isinstance(job.text, Window):
             return 1, job.text.used, job.text.used
         if self._counter is not None and isinstance(job, Job) and job.text:
-            seen = self._counter.count_tokens([cast("str", job.text)])[0]
-            return 1, seen, min(seen, self._counter.max_tokens)
+            marks = MARKS if self.reader.counts else 0  # they are no tokens of the text
+            seen = self._counter.count_tokens([cast("str", job.text)])[0] - marks
+            return 1, seen, min(seen, self._counter.max_tokens - marks)
         return int(isinstance(job, Job) and job.vector is None), None, None
 
     def _notes(self, text: str) -> tuple[str, ...]:
