@@ -22,6 +22,8 @@ from niruhybrid.types import (
     DataResult,
     Document,
     Finish,
+    Metadata,
+    PassageResult,
     Query,
     QueryResult,
     SearchRequest,
@@ -261,6 +263,38 @@ class Pipeline:
         """
         self._refuse_when_closed()
         return self._processor.process_data_stream(items, ordered=ordered)
+
+    def process_text_stream(
+        self,
+        text_id: str,
+        pieces: AsyncIterable[str | bytes] | Iterable[str | bytes],
+        *,
+        title: str = "",
+        metadata: Metadata | None = None,
+    ) -> AsyncIterator[PassageResult]:
+        """Encode and store a text while it still grows: a passage can be found as soon as its result is there.
+
+        Hits name `text_id`, and their `span` says where in the text the passage is. However the text is cut into
+        pieces, the passages are the same.
+
+        Args:
+            text_id: the id under which all of it is kept; the first passage takes the place of what is kept there.
+            pieces: strings, or bytes of UTF-8, cut anywhere; read no further ahead than the bounds.
+            title: read with every passage, searched by words; may be empty.
+            metadata: kept and returned with every hit.
+
+        Returns:
+            The passages' results, in order, none of them with an error.
+
+        Raises:
+            ClosedError: the pipeline has been closed.
+            InvalidInputError: an argument can't be used, or a piece, or there was no text; what came before is kept.
+            OverloadedError, DeadlineExceededError, EncoderError, StoreError: a passage ended so; those before it are
+                kept.
+            Exception: whatever `pieces` raised, after the results of what came before.
+        """
+        self._refuse_when_closed()
+        return self._processor.process_text_stream(text_id, pieces, title=title, metadata=metadata)
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
         """Encode texts as queries are encoded, ahead of generated data; all or none.

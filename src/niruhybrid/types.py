@@ -476,6 +476,13 @@ class PassageResult:
     tokens_used: int | None = None
     error: NiruError | None = field(default=None, compare=False)
 
+    def __repr__(self) -> str:
+        return (
+            f"PassageResult(id={self.id!r}, part={self.part}, text={_short(self.text)!r}, span={self.span}, "
+            f"{_vector_shown(self.vector)}, watermark={self.watermark}, "
+            f"{self.timings.total * 1e3:.1f} ms{_error_shown(self.error)})"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values; the vector as a list, the error as code and message."""
         return {

@@ -1,5 +1,6 @@
 """Encoders and stores that do as a test tells them."""
 
+import re
 import threading
 from collections.abc import Sequence
 
@@ -8,6 +9,7 @@ import pytest
 
 from niruhybrid.testing import HashEncoder
 from niruhybrid.types import Vector
+from niruhybrid.windows import Tokens, Window
 
 WAIT = 10.0  # seconds a test waits for what should come at once
 
@@ -55,3 +57,20 @@ def gated() -> GatedEncoder:
 @pytest.fixture
 def faulty() -> FaultyEncoder:
     return FaultyEncoder(8)
+
+
+class WindowedEncoder(HashEncoder):
+    """Tells of its tokens, words and marks, and reads 34 at a time."""
+
+    max_tokens = 34
+
+    def tokenize(self, text: str, /) -> Tokens:
+        found = list(re.finditer(r"\w+|[^\w\s]", text))
+        ids = [int.from_bytes(each.group().encode()[:3], "little") for each in found]
+        return Tokens(ids, [each.start() for each in found], list(range(len(found))))
+
+    def encode(self, texts: Sequence[str | Window], /) -> Vector:
+        return super().encode([text if isinstance(text, str) else str(text.ids) for text in texts])
+
+    def count_tokens(self, texts: list[str], /) -> list[int]:
+        return [len(self.tokenize(text).ids) + 2 for text in texts]

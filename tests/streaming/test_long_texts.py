@@ -1,7 +1,6 @@
 """Texts longer than a window, whole or still growing, through both processors."""
 
 import asyncio
-import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -24,8 +23,7 @@ from niruhybrid.errors import (
 from niruhybrid.streaming.stream_processor import AsyncStreamProcessor, StreamProcessor
 from niruhybrid.testing import HashEncoder
 from niruhybrid.types import DataResult, Document, IndexEntry, PassageResult, SearchRequest, SearchResponse, Vector
-from niruhybrid.windows import Tokens, Window
-from tests.streaming.conftest import WAIT, FaultyEncoder, GatedEncoder
+from tests.streaming.conftest import WAIT, FaultyEncoder, GatedEncoder, WindowedEncoder
 
 Processor = StreamProcessor | AsyncStreamProcessor
 Make = Callable[..., Any]
@@ -57,23 +55,6 @@ class PassageStore:
 
     def text(self, name: str) -> str:
         return "".join(entry.document.text for entry in self.parts[name])
-
-
-class WindowedEncoder(HashEncoder):
-    """Tells of its tokens, words and marks, and reads 34 at a time."""
-
-    max_tokens = 34
-
-    def tokenize(self, text: str, /) -> Tokens:
-        found = list(re.finditer(r"\w+|[^\w\s]", text))
-        ids = [int.from_bytes(each.group().encode()[:3], "little") for each in found]
-        return Tokens(ids, [each.start() for each in found], list(range(len(found))))
-
-    def encode(self, texts: Sequence[str | Window], /) -> Vector:
-        return super().encode([text if isinstance(text, str) else str(text.ids) for text in texts])
-
-    def count_tokens(self, texts: list[str], /) -> list[int]:
-        return [len(self.tokenize(text).ids) + 2 for text in texts]
 
 
 class Driver:

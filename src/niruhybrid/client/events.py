@@ -138,6 +138,9 @@ def data_result(value: Mapping[str, Any]) -> DataResult:
         watermark=value.get("watermark"),
         notes=tuple(value.get("notes", ())),
         error=None if problem is None else error_from(problem),
+        windows=value.get("windows", 0),
+        tokens_seen=value.get("tokens_seen"),
+        tokens_used=value.get("tokens_used"),
     )
 
 

@@ -83,8 +83,18 @@ def _acknowledgement(number: int, result: DataResult, refusal: RequestError | No
     if error is not None:
         known = {} if refusal is not None else {"id": result.id}
         return {"line": number, **known, "error": problems.details(error)}
-    notes = {"notes": list(result.notes)} if result.notes else {}
-    return {"line": number, "id": result.id, "watermark": result.watermark, **notes}
+    return {"line": number, "id": result.id, "watermark": result.watermark, **_reading(result)}
+
+
+def _reading(result: DataResult) -> dict[str, Any]:
+    """Return in how many windows a document was read, and what of it, as far as that is known."""
+    known = {
+        "windows": result.windows or None,
+        "tokens_seen": result.tokens_seen,
+        "tokens_used": result.tokens_used,
+        "notes": list(result.notes) or None,
+    }
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _add_single(paths: APIRouter, gate: Gate) -> None:

@@ -8,8 +8,9 @@ from typing import cast
 import numpy as np
 
 from niruhybrid.errors import InvalidSettingError, InvalidTextError, NiruError
-from niruhybrid.streaming.engine import AnyDone, AnyJob, Engine, Kind
+from niruhybrid.streaming.engine import Engine
 from niruhybrid.streaming.inputs import TextDecoder
+from niruhybrid.streaming.kinds import AnyDone, AnyJob, Kind
 from niruhybrid.streaming.reading import Growing, Part
 from niruhybrid.streaming.streams import stream, stream_here
 from niruhybrid.types import Document, Metadata, PassageResult

@@ -12,8 +12,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from niruhybrid.errors import ClosedError, DeadlineExceededError, EncoderFailedError, NiruError, OverloadedError
-from niruhybrid.streaming.batcher import Job
 from niruhybrid.streaming.callers import Done
+from niruhybrid.streaming.lanes import Job
 from niruhybrid.types import Timings, Vector
 from niruhybrid.windows import Window, unit_mean
 

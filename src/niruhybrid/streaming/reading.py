@@ -1,46 +1,80 @@
-"""How the texts that come in become windows, for any encoder; and how the windows of one text come together again."""
+"""What an encoder makes of texts: their windows, tokens and terms; and how windows of one text come together again."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from niruhybrid import analysis
 from niruhybrid.config import StreamingConfig
-from niruhybrid.ports import Encoder, WindowEncoder
-from niruhybrid.streaming.batcher import Job
-from niruhybrid.streaming.lanes import LaneName
-from niruhybrid.types import Document, IndexEntry, Vector
+from niruhybrid.ports import Encoder, TermEncoder, TokenCounter, WindowEncoder
+from niruhybrid.streaming.lanes import Job, LaneName
+from niruhybrid.types import Document, IndexEntry, Vector, checked_text
 from niruhybrid.windows import MARKS, Window, WindowCutter, cutter_for, estimated_tokens, unit_mean
 
 __all__ = ("Gathering", "Growing", "Part", "Reader", "entry_of")
 
 _SLICE = 2048  # characters tokenized at a time: few milliseconds
+_CHARS_COUNTED = 20  # characters for each token of the window; words are shorter
 
 Terms = Callable[[Document], Sequence[str]]
 """What gives an entry's lexical terms."""
 
 
 class Reader:
-    """Cuts texts for one encoder: by its own tokens if it tells of them, else by an estimate.
+    """Reads texts for one encoder: by its own tokens and terms if it tells of them, else by an estimate.
 
     Args:
         encoder: what the windows are for.
         config: how long texts are cut.
 
     Attributes:
+        config: the same.
         counts: whether tokens are the encoder's own.
     """
 
     def __init__(self, encoder: Encoder, config: StreamingConfig) -> None:
         self._encoder = encoder if isinstance(encoder, WindowEncoder) else None
         self._reads: int | None = getattr(encoder, "max_tokens", None)
-        self._config = config
+        self._counter = encoder if isinstance(encoder, TokenCounter) else None
+        self._terms = encoder.terms if isinstance(encoder, TermEncoder) else analysis.terms
+        self.config = config
         self.counts = self._encoder is not None
+
+    def refuse_long(self, text: str, what: str) -> None:
+        """Refuse a text of more than `max_text_chars`, as an error names it.
+
+        Raises:
+            InvalidTextError: it is longer.
+        """
+        if len(text) > self.config.max_text_chars:
+            checked_text(text, what=what, max_chars=self.config.max_text_chars)
+
+    def terms(self, text: str) -> list[str]:
+        """Return the text's lexical terms, in order, with repeats."""
+        return self._terms(text)
+
+    def counted(self, text: str) -> tuple[int, int] | tuple[None, None]:
+        """Return how many tokens a text has, and how many the encoder reads at once; None for one that can't tell."""
+        if self._counter is None:
+            return None, None
+        marks = MARKS if self.counts else 0  # they are no tokens of the text
+        seen = self._counter.count_tokens([text])[0] - marks
+        return seen, min(seen, self._counter.max_tokens - marks)
+
+    def notes(self, text: str) -> tuple[str, ...]:
+        """Say what of a text the encoder does not read. The start of a long one is enough to tell, and soon counted."""
+        if self._counter is None or len(text) <= self._counter.max_tokens:
+            return ()
+        most = self._counter.max_tokens
+        if self._counter.count_tokens([text[: _CHARS_COUNTED * most]])[0] <= most:
+            return ()
+        return (f"truncated: only the first {most} tokens were encoded; split the text into passages",)
 
     def cutter(self, title: str) -> WindowCutter:
         """Return what cuts a text with this title."""
         tokenize = estimated_tokens if self._encoder is None else self._encoder.tokenize
-        return cutter_for(tokenize, self._reads, title, self._config)
+        return cutter_for(tokenize, self._reads, title, self.config)
 
     def windows(self, text: str, cutter: WindowCutter) -> Iterator[Window]:
         """Yield a text's windows, cut as they are asked for."""

@@ -11,8 +11,9 @@ from typing import Self
 from niruhybrid.config import StreamingConfig
 from niruhybrid.ports import Encoder, Store
 from niruhybrid.streaming.batcher import Batcher
-from niruhybrid.streaming.engine import AnyDone, Engine, StreamStats, configured
+from niruhybrid.streaming.engine import Engine, StreamStats, configured
 from niruhybrid.streaming.growing import GrowingText, text_stream, text_stream_here
+from niruhybrid.streaming.kinds import AnyDone
 from niruhybrid.streaming.streams import stream, stream_here
 from niruhybrid.types import DataResult, Document, Metadata, PassageResult, Query, QueryResult, Vector
 

@@ -16,7 +16,8 @@ from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from niruhybrid.errors import NiruError, OverloadedError
-from niruhybrid.streaming.engine import AnyJob, Engine, Item, Kind, Result
+from niruhybrid.streaming.engine import Engine
+from niruhybrid.streaming.kinds import AnyJob, Item, Kind, Result
 
 __all__ = ("stream", "stream_here")
 
