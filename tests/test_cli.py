@@ -14,6 +14,8 @@ import orjson
 import pytest
 import requests
 
+from tests.client.wire import Received, Reply, scripted_servers
+
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(120)]
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -28,7 +30,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def niru(tmp_path: Path) -> Run:
-    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    def run(*arguments: str, api_key: str = "", piped: str = "") -> "subprocess.CompletedProcess[str]":
         return subprocess.run(  # our own words
             [*_MAIN, *arguments],
             capture_output=True,
@@ -36,7 +38,8 @@ def niru(tmp_path: Path) -> Run:
             check=False,
             timeout=60,
             cwd=tmp_path,
-            env=environment(tmp_path),
+            env=environment(tmp_path) | ({"NIRU_API_KEY": api_key} if api_key else {}),
+            input=piped,
         )
 
     return run
@@ -125,6 +128,13 @@ def test_bad_files_are_listed_and_never_fatal(niru: Run, notes: Path) -> None:
         (["serve", "--port", "99999"], 1, "99999"),
         (["serve", "--port", "0", "--model", "/absent/model"], 1, "/absent/model"),
         (["--config", "absent.toml", "serve"], 1, "absent.toml"),
+        (["query", "x", "--store", "s.db", "--url", "http://127.0.0.1:9"], 2, "--store can't be used together"),
+        (["query", "x", "--url", "127.0.0.1:9"], 1, "base_url"),
+        (["query", "x", "--url", "http://127.0.0.1:9"], 1, "can't be reached"),
+        (["ingest", "-", "--store", "s.db"], 2, "add --url URL"),
+        (["ingest", "x", "--store", "s.db", "--url", "http://127.0.0.1:9"], 2, "--store can't be used together"),
+        (["serve", "--llm-url", "http://127.0.0.1:9/v1"], 1, "give both"),
+        (["serve", "--llm-url", "http://x/v1", "--llm-model", "m", "--llm-key-env", "ABSENT"], 1, "ABSENT"),
         (["stats", "--url", "ftp://x"], 2, "http"),
         (["stats", "--url", "http://127.0.0.1:9"], 1, "127.0.0.1:9"),
         (["nonsense"], 2, "nonsense"),
@@ -150,6 +160,63 @@ def test_a_port_in_use_is_said(niru: Run) -> None:
 def test_the_version_is_told_at_once(niru: Run) -> None:
     done = niru("--version")
     assert (done.returncode, done.stdout.split(",")[0]) == (0, "niru")
+
+
+def test_a_server_is_fed_and_asked_as_a_store_is(start: Callable[..., Any], niru: Run, notes: Path) -> None:
+    keys = notes.parent / "keys.txt"
+    keys.write_text("reader:read:r-secret-that-is-long-enough\nwriter:read+write:w-secret-that-is-long-enough\n")
+    process = start("serve", "--port", "0", "--api-keys-file", str(keys))
+    url = until(process, r"http://\S+")[0]
+    until(process, r"ready after")
+    fed = niru(
+        "ingest",
+        str(notes),
+        "-",
+        "--url",
+        url,
+        api_key="w-secret-that-is-long-enough",
+        piped='{"text": "Tea."}\nnonsense\n',
+    )
+    assert (fed.returncode, fed.stdout) == (0, "3 stored, 0 unchanged, 1 failed\n")
+    assert "not stored: line 2 of stdin" in fed.stderr
+
+    told = niru("query", "Which module has a priority queue?", "--url", url, api_key="r-secret-that-is-long-enough")
+    assert told.returncode == 0
+    assert told.stdout.startswith("[1] ")
+    assert "heapq module implements a priority queue" in told.stdout
+    lines = [
+        orjson.loads(line)
+        for line in niru(
+            "query", "tables", "--url", url, "--top-k", "2", "--json", api_key="r-secret-that-is-long-enough"
+        ).stdout.splitlines()
+    ]
+    assert [lines[0]["event"], lines[-1]["event"]] == ["sources", "done"]
+    assert len(lines[0]["data"]["hits"]) == 2
+    assert orjson.loads(niru("stats", "--url", url, api_key="r-secret-that-is-long-enough").stdout)["documents"] == 3
+
+    for refused in (niru("stats", "--url", url), niru("query", "x", "--url", url), niru("ingest", "-", "--url", url)):
+        assert refused.returncode == 1
+    assert niru("ingest", str(notes), "--url", url, api_key="r-secret-that-is-long-enough").returncode == 1
+
+
+def test_a_server_whose_model_breaks_off_says_so(start: Callable[..., Any], niru: Run, notes: Path) -> None:
+    def broken(request: Received) -> Reply:
+        piece = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+        first = piece | {"choices": [{"index": 0, "delta": {"content": "The heapq"}, "finish_reason": None}]}
+        assert orjson.loads(request.body)["model"] == "m"
+        return Reply(
+            (b"data: " + orjson.dumps(first) + b"\n\n",), headers={"Content-Type": "text/event-stream"}, ends=False
+        )
+
+    with scripted_servers() as scripted:
+        endpoint = f"{scripted(broken).url}/v1"
+        process = start("serve", "--data", str(notes), "--port", "0", "--llm-url", endpoint, "--llm-model", "m")
+        url = until(process, r"http://\S+")[0]
+        until(process, r"all 2 documents are searchable")
+        told = niru("query", "Which module has a priority queue?", "--url", url)
+    assert told.returncode == 1
+    assert told.stdout.endswith("The heapq\n")
+    assert "the answer is not complete" in told.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from niruhybrid.config import ServerConfig, StoreConfig
+from niruhybrid.config import GenerationConfig, ServerConfig, StoreConfig
 from niruhybrid.doctor import Finding, examine
 from niruhybrid.retrieval.store import EmbeddedStore
 from niruhybrid.settings import Settings
@@ -25,7 +25,7 @@ def test_all_is_well_with_the_defaults_and_a_store(tmp_path: Path) -> None:
     assert [finding.subject for finding in found.values() if finding.verdict == "wrong"] == []
     assert "checksum" in found["model"].detail
     assert "0 documents" in found["store"].detail
-    assert set(found) == {"version", "cpu", "model", "store", "disk", "address", "descriptors"}
+    assert set(found) == {"version", "cpu", "model", "store", "disk", "answers", "address", "descriptors"}
 
 
 def test_each_thing_that_is_wrong_is_said_with_a_remedy(tmp_path: Path) -> None:
@@ -53,3 +53,16 @@ def test_a_store_that_is_not_there_yet_is_not_made(tmp_path: Path) -> None:
     settings = Settings(model=NO_MODEL, store=StoreConfig(path=str(tmp_path / "new.db")), server=ServerConfig(port=0))
     assert findings(settings)["store"].verdict == "well"
     assert not list(tmp_path.iterdir())
+
+
+def test_the_endpoint_that_answers_is_looked_for() -> None:
+    pytest.importorskip("openai", reason="needs the extra `openai`")
+    with socket.create_server(("127.0.0.1", 0)) as endpoint:
+        config = GenerationConfig(base_url=f"http://127.0.0.1:{endpoint.getsockname()[1]}/v1", model="m")
+        well = findings(Settings(model=NO_MODEL, generation=config, server=ServerConfig(port=0)))["answers"]
+    absent = findings(Settings(model=NO_MODEL, generation=config, server=ServerConfig(port=0)))["answers"]
+    keyless = GenerationConfig(base_url=config.base_url, model="m", api_key_env="NIRU_TEST_ABSENT_KEY")
+    unset = findings(Settings(model=NO_MODEL, generation=keyless, server=ServerConfig(port=0)))["answers"]
+    assert (well.verdict, absent.verdict, unset.verdict) == ("well", "wrong", "wrong")
+    assert "m at http://127.0.0.1:" in well.detail
+    assert "NIRU_TEST_ABSENT_KEY" in unset.detail

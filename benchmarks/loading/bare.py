@@ -73,8 +73,8 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    from niruhybrid.cli import _loop_factory  # the loop that `niru serve` runs on
+    from niruhybrid.cli.serve import loop_factory  # the loop that `niru serve` runs on
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(main())
     sys.exit(0)

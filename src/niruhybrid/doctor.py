@@ -3,11 +3,13 @@
 import os
 import platform
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from niruhybrid.errors import NiruError
 from niruhybrid.settings import Settings, library_version
@@ -45,6 +47,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         "model": _model,
         "store": _store,
         "disk": _disk,
+        "answers": _answers,
         "address": _address,
         "descriptors": _descriptors,
     }
@@ -100,6 +103,22 @@ def _disk(settings: Settings) -> Finding:
     if free < _LEAST_DISK:
         return Finding("disk", "wrong", f"{detail}: make room")
     return Finding("disk", "well" if free >= _GOOD_DISK else "warning", detail)
+
+
+def _answers(settings: Settings) -> Finding:
+    config = settings.generation
+    if config.base_url is None:
+        return Finding("answers", "well", "sentences of the hits, word for word, by no model")
+    from niruhybrid.pipeline import open_generator  # noqa: PLC0415  # loads the endpoint's client
+
+    open_generator(config)  # refuses a key or a package that is missing
+    where = urlsplit(config.base_url)
+    port = where.port or (443 if where.scheme == "https" else 80)
+    try:
+        socket.create_connection((where.hostname, port), config.connect_timeout).close()
+    except OSError as err:
+        return Finding("answers", "wrong", f"nothing listens at {config.base_url} ({err}): start it, or correct it")
+    return Finding("answers", "well", f"{config.model} at {config.base_url}, which listens")
 
 
 def _address(settings: Settings) -> Finding:

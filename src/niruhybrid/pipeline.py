@@ -34,7 +34,7 @@ from niruhybrid.types import (
     Vector,
 )
 
-__all__ = ("Pipeline", "PipelineStats", "Readiness")
+__all__ = ("Pipeline", "PipelineStats", "Readiness", "open_generator")
 
 logger = logging.getLogger(__name__)
 
@@ -480,7 +480,7 @@ def _open_parts(settings: Settings, encoder: Encoder | None, store: Store | None
     """Make the parts that are missing; blocks for as long as a model takes to load."""
     store = store or _open_store(settings.store)
     try:
-        return encoder or _load_encoder(settings.model), store, generator or _default_generator(settings.generation)
+        return encoder or _load_encoder(settings.model), store, generator or open_generator(settings.generation)
     except BaseException:
         store.close()
         raise
@@ -503,7 +503,12 @@ def _open_store(config: StoreConfig) -> Store:
     return EmbeddedStore(config.path, config=config)
 
 
-def _default_generator(config: GenerationConfig) -> Generator:
+def open_generator(config: GenerationConfig) -> Generator:
+    """Return what writes answers, as the settings have it.
+
+    Raises:
+        InvalidSettingError: the endpoint's key is not set, or the extra `openai` not installed.
+    """
     if config.base_url is not None:
         from niruhybrid.generation.openai import OpenAIGenerator  # noqa: PLC0415  # loads the endpoint's client
 

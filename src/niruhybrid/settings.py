@@ -23,7 +23,7 @@ _SECTIONS = {
     "server": ServerConfig,
 }
 _PREFIX = "NIRU_"
-_OTHERS = frozenset({"NIRU_EVAL_DATA"})  # where benchmarks find their data
+_OTHERS = frozenset({"NIRU_API_KEY", "NIRU_EVAL_DATA"})  # the client's key; where benchmarks find their data
 _log = logging.getLogger(__name__)
 
 Values = dict[str, Any]

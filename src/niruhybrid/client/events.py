@@ -7,9 +7,20 @@ from typing import Any
 import orjson
 
 from niruhybrid.client.refusals import error_from
-from niruhybrid.types import DataResult, Hit, Match, Metadata, QueryResult, Timings, Token
+from niruhybrid.types import DataResult, Hit, Match, Metadata, QueryResult, StreamEvent, Timings, Token
 
-__all__ = ("AnswerEvent", "Done", "Dropped", "News", "Sources", "answer_event", "data_result", "news", "query_result")
+__all__ = (
+    "AnswerEvent",
+    "Done",
+    "Dropped",
+    "News",
+    "Sources",
+    "answer_event",
+    "data_result",
+    "news",
+    "query_result",
+    "stream_event",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +98,24 @@ def answer_event(name: str, data: str) -> AnswerEvent | None:
             raise error_from(value)
         case _:
             return None
+
+
+def stream_event(event: AnswerEvent) -> StreamEvent:
+    """Return an event of an answer as a pipeline yields it, and as it was on the wire."""
+    if isinstance(event, Token):
+        return StreamEvent("token", {"text": event.text} | ({"source": event.source} if event.source else {}))
+    notes = {"notes": list(event.notes)} if event.notes else {}
+    if isinstance(event, Done):
+        return StreamEvent(
+            "done",
+            {"query_id": event.query_id, "finish_reason": event.finish_reason, **notes, "timings": dict(event.timings)},
+        )
+    metadata = {"metadata": dict(event.metadata)} if event.metadata else {}
+    hits = [hit.to_dict() for hit in event.hits]
+    return StreamEvent(
+        "provisional" if event.provisional else "sources",
+        {"query_id": event.query_id, "hits": hits, "watermark": event.watermark, **notes, **metadata},
+    )
 
 
 def news(name: str, data: str) -> News | None:

@@ -23,7 +23,7 @@ __all__ = ("eval_command",)
 _FEWEST_COLUMNS = 72
 
 
-@click.command(name="eval")
+@click.command(name="eval", short_help="Measure search on judged collections.")
 @click.argument("folders", nargs=-1, required=True, type=click.Path())
 @click.option("--model", help="Folder or hub name of the encoder's model.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")

@@ -1,0 +1,154 @@
+"""`niru serve`: a pipeline behind HTTP, until it is told to stop."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from niruhybrid.cli.ingest import documents_of
+from niruhybrid.cli.options import arguments, examples, llm_options, model_option, store_option
+from niruhybrid.settings import Settings, library_version, load_settings
+
+if TYPE_CHECKING:
+    from niruhybrid.ingest import IngestReport
+    from niruhybrid.pipeline import Pipeline
+
+__all__ = ("loop_factory", "serve")
+
+_REPORT_EVERY = 2.0
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+@click.command(
+    short_help="Answer queries over HTTP.",
+    epilog=examples(
+        "niru serve --demo",
+        "niru serve --data notes/ --store notes.db --port 9000",
+        "niru serve --store notes.db --llm-url http://127.0.0.1:11434/v1 --llm-model llama3.2",
+        "niru serve --store notes.db --host 0.0.0.0 --api-keys-file keys.txt --tls-cert c.pem --tls-key k.pem",
+    ),
+)
+@click.option("--data", "paths", multiple=True, type=click.Path(), help="File or folder to serve; may be repeated.")
+@click.option("--demo", is_flag=True, help="Serve the documentation of this Python's standard library.")
+@store_option
+@click.option("--host", help="Address to listen on (127.0.0.1).")
+@click.option("--port", type=int, help="TCP port (8000); 0 takes a free one.")
+@click.option("--tls-cert", type=click.Path(dir_okay=False), help="Certificate chain; serves HTTPS.")
+@click.option("--tls-key", type=click.Path(dir_okay=False), help="Key of the certificate.")
+@click.option("--api-keys-file", type=click.Path(dir_okay=False), help="API keys, lines of name:read+write:secret.")
+@click.option("--workers", type=int, default=1, help="1: one process owns the store and the encoder.")
+@click.option("--log-json", is_flag=True, help="Log lines of JSON.")
+@click.option("--log-level", type=click.Choice(_LEVELS), default="info", help="debug shows each request (info).")
+@model_option
+@llm_options
+@click.pass_obj
+def serve(
+    config: str | None,
+    /,
+    *,
+    paths: tuple[str, ...],
+    demo: bool,
+    workers: int,
+    log_json: bool,
+    log_level: str,
+    **given: Any,
+) -> None:
+    """Answer queries over HTTP until Ctrl-C or SIGTERM."""
+    if demo and paths:
+        raise click.UsageError("--demo and --data can't be used together: choose one")
+    if workers != 1:
+        raise click.UsageError(
+            f"--workers is {workers}: a store belongs to one process, which uses every core by itself; "
+            "run more servers, each with a store of its own"
+        )
+    from niruhybrid.server import logs  # noqa: PLC0415  # heavy
+
+    logs.set_up(as_json=log_json, level=log_level.upper())
+    wanted = arguments(given)
+    settings = load_settings(config, arguments=wanted)
+    if demo and settings.store.path is None:
+        from niruhybrid.demo import demo_store  # noqa: PLC0415  # only for this option
+
+        kept = demo_store(settings)
+        settings = load_settings(config, arguments=wanted | {"store.path": None if kept is None else str(kept)})
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_serve(settings, paths, demo=demo))
+
+
+async def _serve(settings: Settings, paths: tuple[str, ...], *, demo: bool) -> None:
+    from niruhybrid.pipeline import Pipeline  # noqa: PLC0415  # heavy
+    from niruhybrid.server import run  # noqa: PLC0415  # heavy
+
+    listener = run.listen(settings.server)
+    host, port = listener.getsockname()[:2]
+    scheme = "http" if settings.server.tls_cert is None else "https"
+    url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    click.echo(f"niru {library_version()} listens on {url} and opens the model and the store")
+    began = time.monotonic()
+
+    async def when_ready(pipeline: "Pipeline") -> None:
+        count = (await pipeline.stats()).documents
+        click.echo(f"ready after {time.monotonic() - began:.1f} s with {count:,} documents; see {url}/docs, or ask:")
+        click.echo(
+            f"""  curl -N {url}/stream/query -H 'Content-Type: application/json' \\\n    -d '{_example(demo=demo)}'"""
+        )
+        await _fill(pipeline, settings, paths, demo=demo)
+
+    stopping = asyncio.Event()
+    with run.set_on_signal(stopping):
+        await run.serve(
+            lambda: Pipeline.open(settings),
+            settings.server,
+            listener=listener,
+            stopping=stopping,
+            when_ready=when_ready,
+        )
+
+
+def _example(*, demo: bool) -> str:
+    return '{"query": "How do I read a CSV file?", "top_k": 5}' if demo else '{"query": "Your question", "top_k": 5}'
+
+
+async def _fill(pipeline: "Pipeline", settings: Settings, paths: tuple[str, ...], *, demo: bool) -> None:
+    """Bring in what is to be served, while it is being served already."""
+    from niruhybrid.ingest import ingest_new  # noqa: PLC0415  # heavy
+
+    report: IngestReport | None = None
+    if demo:
+        from niruhybrid.demo import fill_demo  # noqa: PLC0415  # only for this option
+
+        kept = settings.store.path
+        report = await fill_demo(pipeline, None if kept is None else Path(kept), on_progress=_now_and_then())
+    elif paths:
+        documents = documents_of(paths, lambda line: click.echo(f"not stored: {line}", err=True))
+        report = await ingest_new(pipeline, documents, on_progress=_now_and_then())
+    if report is not None:
+        for line in report.failures:
+            click.echo(f"not stored: {line}", err=True)
+        count = (await pipeline.stats()).documents
+        click.echo(f"all {count:,} documents are searchable ({report.stored:,} new, {report.failed:,} failed)")
+
+
+def _now_and_then() -> Callable[["IngestReport"], None]:
+    """Return a progress function that prints a line every few seconds."""
+    last = time.monotonic()
+
+    def progress(report: "IngestReport") -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last >= _REPORT_EVERY:
+            last = now
+            click.echo(f"indexing: {report.stored + report.unchanged:,} documents are searchable")
+
+    return progress
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's factory where it is installed, else None for asyncio's own."""
+    try:
+        import uvloop  # noqa: PLC0415  # optional
+    except ModuleNotFoundError:
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,33 @@
+"""What `niru --help` says of itself, without a process."""
+
+from collections.abc import Iterator
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from niruhybrid import cli
+
+ROOT = cli.__dict__["_niru"]
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    yield from ROOT.commands.items()
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands()))
+def test_each_command_has_a_short_word_and_each_option_a_long_one(name: str, command: click.Command) -> None:
+    listed = CliRunner().invoke(ROOT, ["--help"]).output
+    short = command.get_short_help_str(60)
+    assert f"  {name}" in listed
+    assert "..." not in short
+    assert [option.name for option in command.params if isinstance(option, click.Option) and not option.help] == []
+
+
+@pytest.mark.parametrize("name", ["serve", "query", "ingest", "stats", "doctor"])
+def test_examples_name_options_that_there_are(name: str) -> None:
+    command = ROOT.commands[name]
+    said = (command.epilog or "").split("\b\nExamples:")[1]
+    known = {spelling for option in command.params for spelling in option.opts}
+    assert f"niru {name}" in said
+    assert {word for word in said.split() if word.startswith("--")} <= known
