@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from niruhybrid.retrieval.fusion import term_norm
 from niruhybrid.retrieval.growing import Growing
 from niruhybrid.retrieval.journal import GONE, Entries, Journal
-from niruhybrid.retrieval.matching import Collection, best, best_matches
+from niruhybrid.retrieval.matching import Collection, Weighed, best, best_matches
 from niruhybrid.retrieval.postings import K1, MOST_COUNTED, Postings, merged
 
 __all__ = ("MAX_QUERY_TERMS", "LexicalIndex", "LexicalQuery")
@@ -144,7 +144,11 @@ class LexicalIndex:
         return LexicalQuery(numbers, weights, term_norm(bounds), recent, len(counted))
 
     def search(
-        self, queries: Sequence[LexicalQuery], limits: Sequence[int], allowed: Sequence[Allowed]
+        self,
+        queries: Sequence[LexicalQuery],
+        limits: Sequence[int],
+        allowed: Sequence[Allowed],
+        also: Sequence[Ints] | None = None,
     ) -> list[tuple[Ints, Floats]]:
         """Find the documents that have any of a query's terms.
 
@@ -152,12 +156,18 @@ class LexicalIndex:
             queries: what `weighed` returned for each.
             limits: documents wanted for each, at least 1.
             allowed: for each, `(slots,)`, whether a document may be found; False for those that are gone.
+            also: for each, slots to be scored with these, ascending; by default none.
 
         Returns:
-            For each query its `limit` best slots, ascending, or all that match, and their scores, above 0; of equal
-            ones the lower slots.
+            For each query its `limit` best slots, or all that match, and those of `also`, ascending, and their scores,
+            above 0 for documents that match; of equal ones the lower slots.
         """
-        return [self._best(query, limit, may) for query, limit, may in zip(queries, limits, allowed, strict=True)]
+        some = [np.empty(0, np.intp)] * len(queries) if also is None else also
+        free = {id(may): bool(may.all()) for may in allowed}
+        return [
+            self._best(query, limit, None if free[id(may)] else may, more)
+            for query, limit, may, more in zip(queries, limits, allowed, some, strict=True)
+        ]
 
     def weights(self, terms: Ints) -> Floats:
         """Return how much each of many terms counts in a query that has it once, `(n,)`; -1 is an unknown term."""
@@ -236,16 +246,21 @@ class LexicalIndex:
             behind += len(self.parts[first])
         return first
 
-    def _best(self, query: LexicalQuery, limit: int, allowed: Allowed) -> tuple[Ints, Floats]:
+    def _best(self, query: LexicalQuery, limit: int, allowed: Allowed | None, also: Ints) -> tuple[Ints, Floats]:
         if not len(query.terms):
-            return np.empty(0, np.intp), np.empty(0, np.float32)
+            return also, np.zeros(len(also), np.float32)
         average = max(1.0, self.total / max(1, self.documents))
         recent = query.recent
         if len(recent.slots) and recent.slots.min() == GONE:
             there = recent.slots != GONE
             recent = Entries(recent.terms[there], recent.slots[there], recent.counts[there])
         collection = Collection(self.parts, self.lengths.items, average, allowed)
-        return best(*best_matches(collection, query.terms, query.weights, recent, limit), limit)
+        found, wanted = best_matches(collection, Weighed(query.terms, query.weights, recent), limit, also)
+        slots, scores = best(*found, limit)
+        if len(also):
+            slots, first = np.unique(np.append(also, slots), return_index=True)
+            scores = np.append(wanted, scores)[first]
+        return slots, scores
 
     def _weights(self, terms: Ints, recent: Entries, times: Floats) -> Floats:
         """Return how much each term counts."""

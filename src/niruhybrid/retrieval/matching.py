@@ -17,16 +17,18 @@ from numpy.typing import NDArray
 from niruhybrid.retrieval.journal import Entries
 from niruhybrid.retrieval.postings import ROUNDED, Postings, saturation, spread
 
-__all__ = ("Collection", "best", "best_matches", "highest")
+__all__ = ("Collection", "Weighed", "best", "best_matches", "highest")
 
 Ints = NDArray[Any]
 Floats = NDArray[np.float32]
+Found = tuple[Ints, Floats]
 
 _BLOCK = 64
 _RUN = 32_768
 _ROOM = 0.9999  # for sums of rounded numbers
 _FEW = 512  # documents that are sooner scored than chosen from
 _STEEPEST = 0.25  # of saturation, against the logarithm of the average length
+_ABOVE_NOTHING = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,47 +39,56 @@ class Collection:
         parts: postings of separate documents, ascending.
         lengths: terms of each document, by slot.
         average: mean of the lengths.
-        allowed: `(slots,)` bool, whether a document may be found.
+        allowed: `(slots,)` bool, whether a document may be found; None where all may.
     """
 
     parts: Sequence[Postings]
     lengths: Floats
     average: float
-    allowed: NDArray[np.bool_]
+    allowed: NDArray[np.bool_] | None
 
 
-def best_matches(
-    collection: Collection, terms: Ints, weights: Floats, recent: Entries, limit: int
-) -> tuple[Ints, Floats]:
-    """Return documents that have any of the terms, and their scores: at least the `limit` best, ascending.
+class Weighed(NamedTuple):
+    """The terms of a query.
+
+    Attributes:
+        terms: `(n,)` ascending.
+        weights: `(n,)` float32, of each term; above 0.
+        recent: entries of documents behind those of the parts; their terms are places in `terms`.
+    """
+
+    terms: Ints
+    weights: Floats
+    recent: Entries
+
+
+def best_matches(collection: Collection, query: Weighed, limit: int, also: Ints) -> tuple[Found, Floats]:
+    """Return documents that have any of the terms, and their scores: at least the `limit` best.
 
     Args:
         collection: what is searched.
-        terms: `(n,)` ascending.
-        weights: `(n,)`, of each term; above 0.
-        recent: entries of documents behind those of the parts; their terms are places in `terms`.
+        query: its terms.
         limit: documents wanted, at least 1.
+        also: slots, ascending, whose scores are wanted whatever these are.
+
+    Returns:
+        Slots, ascending, with their scores, and the scores of `also`, 0 without any of the terms.
     """
-    scores, there = _listed(collection, terms, weights, recent)
-    slots = np.flatnonzero(there)
-    found = scores[slots]
-    commons = [_common(collection, part, terms, weights) for part in collection.parts]
-    floor = _reached(collection, commons, slots, found, limit) * _ROOM
-    kept = []
-    for common in commons:
-        start, end = np.searchsorted(slots, (common.part.span.start, common.part.span.stop)).tolist()
-        if common.lead(floor):
-            some = _lifted(collection, common, scores[common.part.span], limit, floor)
-        else:
-            some = slots[start:end][found[start:end] >= floor - common.rest[0]]
-        kept.append(_completed(collection, common, some, scores[some], floor))
+    scores = _listed(collection, query)
+    wanted, kept, floor = scores[also], [], 0.0
+    for part in collection.parts:
+        common = _common(collection, part, query)
+        kept.append(_best_of_part(collection, common, scores[part.span], limit, floor))
+        floor = max(floor, highest(kept[-1][1], limit))
+        here = slice(*np.searchsorted(also, (part.span.start, part.span.stop)).tolist())
+        wanted[here] = _completed(collection, common, also[here], wanted[here])
     last = collection.parts[-1].span.stop if collection.parts else 0
-    newest = slots[np.searchsorted(slots, last) :]
+    newest = np.flatnonzero(scores[last:] >= max(floor, _ABOVE_NOTHING)) + last
     kept.append((newest, scores[newest]))
-    return np.concatenate([some for some, _ in kept]), np.concatenate([whole for _, whole in kept])
+    return (np.concatenate([some for some, _ in kept]), np.concatenate([whole for _, whole in kept])), wanted
 
 
-def best(slots: Ints, scores: Floats, limit: int) -> tuple[Ints, Floats]:
+def best(slots: Ints, scores: Floats, limit: int) -> Found:
     """Return the `limit` best, or all there are, by ascending slot; of equal ones the lower slots."""
     if len(slots) > limit:
         kept = np.flatnonzero(scores >= highest(scores, limit))
@@ -97,26 +108,21 @@ def highest(scores: Floats, limit: int) -> float:
 
 
 class _Common(NamedTuple):
-    """The terms of a query that are common in a part, those that can add most first."""
+    """The terms of a query that are common in a part."""
 
     part: Postings
     rows: Ints  # in its tables
     weights: Floats
-    rest: NDArray[np.float64]  # what the terms from each on, and none, can add to a document's score at the most
-
-    def lead(self, floor: float) -> int:
-        """Return how many terms to look at before the rest of them can't reach `floor`."""
-        return int(np.count_nonzero(self.rest[:-1] >= floor))
+    most: float  # what they can add to a document's score at the most
+    slack: float  # by how much what they add by the rounded table may be wrong, at the most
 
 
-def _common(collection: Collection, part: Postings, terms: Ints, weights: Floats) -> _Common:
-    found = [(part.common[term], at) for at, term in enumerate(terms.tolist()) if term in part.common]
-    rows, at = np.array(found, np.intp).reshape(-1, 2).T
-    heights = weights[at]
-    bounds = heights * np.minimum(1.0, part.tops[rows] / ROUNDED + _wrong(collection, part))
-    order = np.argsort(-bounds)
-    rest = np.append(np.cumsum(bounds[order][::-1], dtype=np.float64)[::-1], 0.0)
-    return _Common(part, rows[order], heights[order], rest)
+def _common(collection: Collection, part: Postings, query: Weighed) -> _Common:
+    at = [place for place, term in enumerate(query.terms.tolist()) if term in part.common]
+    rows = np.array([part.common[term] for term in query.terms[at].tolist()], np.intp)
+    weights, wrong = query.weights[at], _wrong(collection, part)
+    most = float(weights @ np.minimum(1.0, part.tops[rows] / ROUNDED + wrong))
+    return _Common(part, rows, weights, most, float(weights.sum()) * wrong)
 
 
 def _wrong(collection: Collection, part: Postings) -> float:
@@ -124,81 +130,80 @@ def _wrong(collection: Collection, part: Postings) -> float:
     return 1.0 / ROUNDED + _STEEPEST * abs(log(collection.average / part.average))
 
 
-def _listed(collection: Collection, terms: Ints, weights: Floats, recent: Entries) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return what lists, and recent entries, add to the score of each document, and who has any and is allowed."""
-    scores, there = np.zeros(len(collection.lengths), np.float32), np.zeros(len(collection.lengths), np.bool_)
-    slots, counts, sizes = [], [], []
-    for part in collection.parts:
-        for start, end in part.lists(terms).tolist():
-            slots.append(part.slots[start:end])
-            counts.append(part.counts[start:end])
-            sizes.append(end - start)
-    heights = np.repeat(np.tile(weights, len(collection.parts)), sizes)
-    at = np.concatenate((*slots, recent.slots), dtype=np.intp)
-    gained = saturation(np.concatenate((*counts, recent.counts)), spread(collection.lengths[at], collection.average))
-    gained *= np.append(heights, weights[recent.terms])
+def _listed(collection: Collection, query: Weighed) -> Floats:
+    """Return what lists, and recent entries, add to the score of each document that is allowed."""
+    recent = query.recent
+    lists = [(part, *one) for part in collection.parts for one in part.lists(query.terms)]
+    at = np.concatenate((recent.slots, *(part.slots[start:end] for part, _, start, end in lists)), dtype=np.intp)
+    counts = np.concatenate((recent.counts, *(part.counts[start:end] for part, _, start, end in lists)))
+    weights = np.repeat(query.weights[[place for _, place, _, _ in lists]], [end - start for _, _, start, end in lists])
+    heights = np.append(query.weights[recent.terms], weights)
+    if collection.allowed is not None:
+        may = np.flatnonzero(collection.allowed[at])
+        at, counts, heights = at[may], counts[may], heights[may]
+    gained = saturation(counts, spread(collection.lengths.take(at), collection.average))
+    gained *= heights
+    scores = np.zeros(len(collection.lengths), np.float32)
     np.add.at(scores, at, gained)
-    there[at] = True
-    there &= collection.allowed
-    return scores, there
+    return scores
 
 
-def _reached(collection: Collection, commons: Sequence[_Common], slots: Ints, scores: Floats, limit: int) -> float:
-    """Return a score that at least `limit` of the documents have, common terms included; 0 if there are fewer."""
-    if len(slots) < limit:
-        return 0.0
-    first = np.flatnonzero(scores >= _roughly_highest(scores, limit))
-    slots, whole = slots[first], scores[first]
-    for common in commons:
-        start, end = np.searchsorted(slots, (common.part.span.start, common.part.span.stop)).tolist()
-        whole[start:end] = _completed(collection, common, slots[start:end], whole[start:end])[1]
-    return highest(whole, limit)
-
-
-def _completed(
-    collection: Collection, common: _Common, slots: Ints, scores: Floats, floor: float = 0.0
-) -> tuple[Ints, Floats]:
-    """Return documents of the part that reach `floor`, and their scores with what common terms add; or a few more."""
-    part, against = common.part, spread(collection.lengths[slots], collection.average)
-    for row, weight, rest in zip(common.rows.tolist(), common.weights, common.rest[1:].tolist(), strict=True):
-        gained = saturation(part.table[row].take(slots - part.span.start), against)
-        gained *= weight
-        scores = scores + gained
-        if len(slots) > _FEW and floor:
-            kept = np.flatnonzero(scores >= floor - rest)
-            slots, scores, against = slots[kept], scores[kept], against[kept]
-    return slots, scores
-
-
-def _lifted(collection: Collection, common: _Common, scores: Floats, limit: int, floor: float) -> Ints:
-    """Return the documents of the part that may be among the best.
+def _best_of_part(collection: Collection, common: _Common, scores: Floats, limit: int, floor: float) -> Found:
+    """Return documents of the part that may be among the best, with their scores.
 
     Args:
         collection: what is searched.
-        common: terms, of which those behind the lead can't lift a document to `floor` by themselves.
+        common: terms that are still to be added.
         scores: what lists add, by slot in the part.
         limit: documents wanted.
-        floor: a score that this many have.
+        floor: a score that this many documents of other parts have; 0 if there are none.
     """
-    lead = common.lead(floor)
-    rough, span = scores.copy(), common.part.span
-    _add_rough(rough, common.part.rough, common.rows[:lead], common.weights[:lead])
-    rough *= collection.allowed[span]
-    slack = float(common.weights[:lead].sum()) * _wrong(collection, common.part)
-    least = max(floor, _roughly_highest(rough, limit) * _ROOM - slack) - slack - common.rest[lead]
-    lifted: Ints = np.flatnonzero((rough > 0.0) & (rough >= least)) + span.start
-    return lifted
+    start = common.part.span.start
+    if not floor:
+        first = np.flatnonzero(scores >= max(_roughly_highest(scores, limit), _ABOVE_NOTHING))
+        floor = highest(_completed(collection, common, first + start, scores[first]), limit) * _ROOM
+    if common.most >= floor:
+        rough = scores.copy()
+        _add_rough(rough, common)
+        if collection.allowed is not None:
+            rough *= collection.allowed[common.part.span]
+        some = _above(common, rough, limit, floor)
+    else:
+        some = np.flatnonzero(scores >= max(floor - common.most, _ABOVE_NOTHING))
+        if len(some) > _FEW:
+            rough = scores[some]
+            _add_rough(rough, common, some)
+            some = some[_above(common, rough, limit, floor)]
+    slots = some + start
+    return slots, _completed(collection, common, slots, scores[some])
 
 
-def _add_rough(scores: Floats, table: Ints, rows: Ints, weights: Floats) -> None:
-    """Add what common terms roughly add, in runs of documents that stay in the processor's cache."""
+def _above(common: _Common, rough: Floats, limit: int, floor: float) -> Ints:
+    """Return the positions of documents whose rough scores leave it open that they are among the best, or reach 0."""
+    floor = max(floor, _roughly_highest(rough, limit) * _ROOM - common.slack)
+    above: Ints = np.flatnonzero(rough >= max(floor - common.slack, _ABOVE_NOTHING))
+    return above
+
+
+def _completed(collection: Collection, common: _Common, slots: Ints, scores: Floats) -> Floats:
+    """Return the scores of documents of the part with what common terms add."""
+    part, against = common.part, spread(collection.lengths[slots], collection.average)
+    gained = saturation(part.table[common.rows[:, None], slots - part.span.start], against)
+    gained *= common.weights[:, None]
+    whole: Floats = scores + gained.sum(axis=0)
+    return whole
+
+
+def _add_rough(scores: Floats, common: _Common, places: Ints | None = None) -> None:
+    """Add what common terms roughly add to the scores of the documents at some places of the part, or of all."""
     gained = np.empty(_RUN, np.float32)
-    shares = weights / np.float32(ROUNDED)
-    for start in range(0, len(scores), _RUN):
-        here = scores[start : start + _RUN]
-        some = gained[: len(here)]
-        for row, share in zip(rows.tolist(), shares, strict=True):
-            np.multiply(table[row, start : start + _RUN], share, out=some)
+    shares = common.weights / np.float32(ROUNDED)
+    for start in range(0, len(scores), _RUN):  # what stays in the processor's cache
+        here, some = scores[start : start + _RUN], gained[: len(scores) - start]
+        run = slice(start, start + _RUN)
+        for row, share in zip(common.rows.tolist(), shares, strict=True):
+            rough = common.part.rough[row]
+            np.multiply(rough[run] if places is None else rough.take(places[run]), share, out=some)
             here += some
 
 

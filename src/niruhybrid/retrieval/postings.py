@@ -73,14 +73,14 @@ class Postings:
     def __len__(self) -> int:
         return len(self.slots) + self.table.size
 
-    def lists(self, wanted: Ints) -> Ints:
-        """Return from where to where the lists of ascending terms go, `(n, 2)`; a term without has an empty one."""
-        bounds = np.zeros((len(wanted), 2), np.int64)
-        if len(self.terms):
-            at = np.minimum(np.searchsorted(self.terms, wanted), len(self.terms) - 1)
-            known = self.terms[at] == wanted
-            bounds[known, 0], bounds[known, 1] = self.starts[at[known]], self.starts[at[known] + 1]
-        return bounds
+    def lists(self, wanted: Ints) -> list[tuple[int, int, int]]:
+        """Return which of the terms, ascending, have a list here: the position of each, and from where to where."""
+        if not len(self.terms):
+            return []
+        at = np.minimum(self.terms.searchsorted(wanted), len(self.terms) - 1)
+        places = np.flatnonzero(self.terms[at] == wanted)
+        known = at[places]
+        return list(zip(places.tolist(), self.starts[known].tolist(), self.starts[known + 1].tolist(), strict=True))
 
     def terms_of(self, slots: Ints) -> list[tuple[int, int]]:
         """Return each term of each of the documents, with the document."""
