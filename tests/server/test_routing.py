@@ -34,9 +34,13 @@ def asked(app: ASGIApp, method: str, path: str, *headers: tuple[bytes, bytes]) -
         "query_string": b"",
         "headers": list(headers),
     }
-    asyncio.run(app(scope, receive, send))
+    asyncio.run(_called(app, scope, receive, send))
     sent = {name.decode(): value.decode() for name, value in messages[0]["headers"]}
     return messages[0]["status"], sent, orjson.loads(b"".join(each.get("body", b"") for each in messages[1:]))
+
+
+async def _called(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    await app(scope, receive, send)
 
 
 def unopened() -> FastAPI:

@@ -7,17 +7,28 @@ import pytest
 
 from niruhybrid.streaming.patience import Patience
 
+Run = Callable[[Callable[[Patience], Awaitable[None]]], None]
 
-def run(scenario: Callable[[Patience], Awaitable[None]]) -> None:
-    async def main() -> None:
-        patience = Patience()
-        try:
-            async with asyncio.timeout(5):
-                await scenario(patience)
-        finally:
-            patience.close()
 
-    asyncio.run(main())
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Return what runs a scenario, on each of the event loops that servers run on."""
+    factory = pytest.importorskip("uvloop").new_event_loop if request.param == "uvloop" else None
+
+    def running(scenario: Callable[[Patience], Awaitable[None]]) -> None:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(_bounded(scenario))
+
+    return running
+
+
+async def _bounded(scenario: Callable[[Patience], Awaitable[None]]) -> None:
+    patience = Patience()
+    try:
+        async with asyncio.timeout(5):
+            await scenario(patience)
+    finally:
+        patience.close()
 
 
 async def forever() -> None:
@@ -25,7 +36,7 @@ async def forever() -> None:
 
 
 @pytest.mark.parametrize("before", [0, 1, 3])
-def test_a_wait_ends_at_its_limit_whatever_came_before(before: int) -> None:
+def test_a_wait_ends_at_its_limit_whatever_came_before(run: Run, before: int) -> None:
     async def scenario(patience: Patience) -> None:
         for _ in range(before):
             with patience.within(60):
@@ -40,7 +51,19 @@ def test_a_wait_ends_at_its_limit_whatever_came_before(before: int) -> None:
     run(scenario)
 
 
-def test_a_later_limit_counts_from_its_own_beginning() -> None:
+def test_a_limit_that_is_over_at_once_leaves_the_next_waits_alone(run: Run) -> None:
+    async def scenario(patience: Patience) -> None:
+        for seconds in (0, -1, 0, 60):
+            with patience.within(seconds):
+                pass  # what does not wait can't wait for too long
+        with patience.within(60):
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+    run(scenario)
+
+
+def test_a_later_limit_counts_from_its_own_beginning(run: Run) -> None:
     async def scenario(patience: Patience) -> None:
         loop, fired = asyncio.get_running_loop(), asyncio.Event()
         with patience.within(0.02):
@@ -56,7 +79,7 @@ def test_a_later_limit_counts_from_its_own_beginning() -> None:
     run(scenario)
 
 
-def test_a_cancellation_from_outside_is_no_timeout() -> None:
+def test_a_cancellation_from_outside_is_no_timeout(run: Run) -> None:
     async def scenario(patience: Patience) -> None:
         waiting = asyncio.Event()
 
@@ -75,7 +98,7 @@ def test_a_cancellation_from_outside_is_no_timeout() -> None:
     run(scenario)
 
 
-def test_a_cancellation_beside_the_limit_stays_one() -> None:
+def test_a_cancellation_beside_the_limit_stays_one(run: Run) -> None:
     async def scenario(patience: Patience) -> None:
         async def wait() -> None:
             with patience.within(0):
@@ -92,7 +115,7 @@ def test_a_cancellation_beside_the_limit_stays_one() -> None:
     run(scenario)
 
 
-def test_what_is_raised_inside_is_raised_even_if_it_is_a_timeout() -> None:
+def test_what_is_raised_inside_is_raised_even_if_it_is_a_timeout(run: Run) -> None:
     async def scenario(patience: Patience) -> None:
         for error in (ValueError("other"), TimeoutError("its own")):
             with pytest.raises(type(error), match=str(error)), patience.within(60):
@@ -102,7 +125,7 @@ def test_what_is_raised_inside_is_raised_even_if_it_is_a_timeout() -> None:
     run(scenario)
 
 
-def test_a_wait_of_each_task_is_that_tasks_own() -> None:
+def test_a_wait_of_each_task_is_that_tasks_own(run: Run) -> None:
     async def scenario(patience: Patience) -> None:
         async def wait(seconds: float) -> None:
             with patience.within(seconds):

@@ -21,11 +21,12 @@ class Patience:
             await send(message)
     """
 
-    __slots__ = ("_cancelling", "_due", "_expired", "_loop", "_seconds", "_task", "_timer")
+    __slots__ = ("_cancelling", "_due", "_expired", "_fires", "_loop", "_seconds", "_task", "_timer")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._fires = inf  # when the timer does; not all event loops tell
         self._task: asyncio.Task[object] | None = None
         self._seconds = inf
         self._due = inf  # of the wait that is on
@@ -52,7 +53,7 @@ class Patience:
         self._cancelling = self._task.cancelling()
         self._expired = False
         self._due = self._loop.time() + self._seconds
-        if self._timer is None or self._timer.when() > self._due:
+        if self._fires > self._due:
             self._set()
 
     def __exit__(
@@ -69,14 +70,14 @@ class Patience:
         """Stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._timer, self._fires = None, inf
 
     def _set(self) -> None:
         self.close()
-        self._timer = self._loop.call_at(self._due, self._look)
+        self._timer, self._fires = self._loop.call_at(self._due, self._look), self._due
 
     def _look(self) -> None:
-        self._timer = None
+        self._timer, self._fires = None, inf
         if self._task is None:
             return  # the next wait sets it again
         if self._loop.time() < self._due:
