@@ -13,10 +13,14 @@ import json
 import math
 import os
 import resource
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,11 +29,13 @@ from numpy.typing import NDArray
 
 from niruhybrid.encoding.hybrid_encoder import HybridEncoder
 from niruhybrid.encoding.weights import locate
+from niruhybrid.encoding.windows import EncodingStream
 from niruhybrid.evaluation.collection import Collection, read_collection
 
 LENGTHS = (1_000, 10_000, 100_000, 1_000_000)
 PIECE = 4_000  # characters
-MEETINGS = 10
+WARM = 5  # pieces
+MEETINGS = 6
 SIZE, OVERLAP = 128, 32
 FLAT = 0.1
 WANTED = ("tokens_per_s", "peak_mb")
@@ -40,34 +46,55 @@ def meetings() -> Collection:
     return read_collection(eval_data("qmsum-meetings"))
 
 
-def one_length(tokens: int) -> dict[str, float]:
-    """Return how a text of `tokens` tokens was read, by this process."""
+def written(tokens: int, path: Path) -> None:
+    """Write a text of about so many tokens."""
     encoder = HybridEncoder()
-    words = " ".join(document.text for document in meetings().documents[: max(1, tokens // 8_000)])
-    ids = encoder.tokenize(words[: 8 * tokens]).starts
-    text = words[: ids[tokens]] if tokens < len(ids) else words
-    del words, ids
-    warm = encoder.open_stream("warm")
-    warm.feed(text[:20_000])
+    left = tokens
+    with path.open("w") as file:
+        for document in meetings().documents:
+            for start in range(0, len(document.text), 10 * PIECE):
+                piece = document.text[start : start + 10 * PIECE]
+                starts = encoder.tokenize(piece).starts
+                file.write(piece[: starts[left]] if left < len(starts) else piece)
+                left -= len(starts)
+                if left <= 0:
+                    return
+    raise SystemExit(f"the meetings have {tokens - left} tokens, {tokens} are asked for: ask for fewer")
+
+
+def one_length(tokens: int, path: Path) -> dict[str, float]:
+    """Return how a text of `tokens` tokens was read, by this process, which never holds all of it."""
+    encoder = HybridEncoder()
+    fed(encoder, path, WARM)
     loaded = resident()
     with open("/proc/self/clear_refs", "w") as file:  # noqa: PTH123  # no file in the usual sense
-        file.write("5")  # the peak counts from here: making the text is not what is measured
-    took: list[float] = []
-    for _ in range(max(1, min(5, 20_000 // tokens))):
-        session = encoder.open_stream("text")
-        began = time.perf_counter()
-        for start in range(0, len(text), PIECE):
-            session.feed(text[start : start + PIECE])
-        session.close()
+        file.write("5")  # the peak counts from here
+    took, spent = [], []
+    for _ in range(max(1, min(5, 30_000 // tokens))):
+        began, used = time.perf_counter(), time.process_time()
+        session = fed(encoder, path)
         took.append(time.perf_counter() - began)
+        spent.append(time.process_time() - used)
     peak = highest()
     return {
         "tokens": session.tokens_used,
         "windows": session.windows,
-        "tokens_per_s": round(session.tokens_used / min(took), 1),
+        "runs": len(took),
+        "tokens_per_s": round(session.tokens_used / statistics.median(took), 1),
+        "tokens_per_cpu_s": round(session.tokens_used / statistics.median(spent), 1),
         "peak_mb": round(peak, 1),
         "above_loaded_mb": round(peak - loaded, 1),
     }
+
+
+def fed(encoder: HybridEncoder, path: Path, most: int | None = None) -> EncodingStream:
+    """Read a file to a session piece by piece; `most` pieces of it."""
+    session = encoder.open_stream("text")
+    with path.open() as file:
+        for piece in islice(iter(lambda: file.read(PIECE), ""), most):
+            session.feed(piece)
+    session.close()
+    return session
 
 
 def highest() -> float:
@@ -84,11 +111,14 @@ def resident() -> float:
 
 def lengths(wanted: Sequence[int], kept: Sequence[dict[str, float]]) -> dict[str, Any]:
     """Return how each length was read, with those an earlier run has kept, and how far they differ."""
-    found = {round(each["tokens"]): each for each in kept}
+    found = {round(each["asked"]): each for each in kept}
     for tokens in wanted:
-        command = (sys.executable, __file__, "--one", str(tokens))
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
-        found[tokens] = json.loads(done.stdout.splitlines()[-1])
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "text")
+            for step in ("--write", "--one"):
+                command = (sys.executable, __file__, step, str(tokens), str(path))
+                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
+            found[tokens] = {"asked": tokens, **json.loads(done.stdout.splitlines()[-1])}
         print(found[tokens], flush=True)
     rows = [found[tokens] for tokens in sorted(found)]
     later = rows[1:] or rows
@@ -161,8 +191,11 @@ def beside() -> dict[str, dict[str, float]]:
 
 
 def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["--write"]:
+        written(int(arguments[1]), Path(arguments[2]))
+        return 0
     if arguments[:1] == ["--one"]:
-        print(json.dumps(one_length(int(arguments[1]))))
+        print(json.dumps(one_length(int(arguments[1]), Path(arguments[2]))))
         return 0
     kept = RESULTS / "long_text.json"
     report: dict[str, Any] = json.loads(kept.read_text()) if arguments and kept.exists() else {}

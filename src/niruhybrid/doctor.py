@@ -109,7 +109,7 @@ def _answers(settings: Settings) -> Finding:
     config = settings.generation
     if config.base_url is None:
         return Finding("answers", "well", "sentences of the hits, word for word, by no model")
-    from niruhybrid.pipeline import open_generator  # noqa: PLC0415  # loads the endpoint's client
+    from niruhybrid.parts import open_generator  # noqa: PLC0415  # loads the endpoint's client
 
     open_generator(config)  # refuses a key or a package that is missing
     where = urlsplit(config.base_url)

@@ -1,8 +1,6 @@
 """The composition root: ready parts, or settings, become a running pipeline."""
 
 import asyncio
-import logging
-import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
@@ -11,17 +9,17 @@ from types import TracebackType
 from typing import Any, Self
 
 from niruhybrid import analysis
-from niruhybrid.config import GenerationConfig, StoreConfig, StreamingConfig
-from niruhybrid.errors import ClosedError, DeadlineExceededError, GenerationError, InvalidSettingError, NiruError
+from niruhybrid.answer import Answer, sources_of
+from niruhybrid.config import StreamingConfig
+from niruhybrid.errors import ClosedError
+from niruhybrid.parts import Parts, open_parts
 from niruhybrid.ports import Encoder, Generator, Store, TermEncoder, TokenCounter
 from niruhybrid.settings import Settings
-from niruhybrid.streaming.patience import Patience
 from niruhybrid.streaming.stream_processor import AsyncStreamProcessor
 from niruhybrid.streaming.subscription import Subscription
 from niruhybrid.types import (
     DataResult,
     Document,
-    Finish,
     Metadata,
     PassageResult,
     Query,
@@ -30,13 +28,10 @@ from niruhybrid.types import (
     SearchResponse,
     StandingQuery,
     StreamEvent,
-    Token,
     Vector,
 )
 
-__all__ = ("Pipeline", "PipelineStats", "Readiness", "open_generator")
-
-logger = logging.getLogger(__name__)
+__all__ = ("Pipeline", "PipelineStats", "Readiness")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +123,7 @@ class Pipeline:
             InvalidSettingError: a generator is asked for whose key or package is not there.
         """
         settings = settings or Settings()
-        opening = asyncio.ensure_future(asyncio.to_thread(_open_parts, settings, encoder, store, generator))
+        opening = asyncio.ensure_future(asyncio.to_thread(open_parts, settings, encoder, store, generator))
         try:
             parts = await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -174,23 +169,19 @@ class Pipeline:
                 if progressive and query.mode == "hybrid":
                     searching = asyncio.ensure_future(self._processor.submit_query(query))
                     if (found := await self._worded(query, searching)) is not None:
-                        yield StreamEvent("provisional", _sources(query, found))
+                        yield StreamEvent("provisional", sources_of(query, found))
                 result = await (searching or self._processor.submit_query(query))
             except Exception:
                 ending = "error"
                 raise
-            yield StreamEvent("sources", _sources(query, result))
-            answer = _Answer(self._generator, query, result, self._limits(query, began))
-            try:
-                async with aclosing(answer.tokens()) as tokens:
-                    async for token in tokens:
-                        yield _token_event(token)
-            except Exception as err:  # noqa: BLE001  # whatever a generator raises, its answer ends with a true event
-                last = StreamEvent("error", answer.error(err))
-            else:
-                last = StreamEvent("done", answer.done(began))
-            ending = last.event
-            yield last
+            yield StreamEvent("sources", sources_of(query, result))
+            silence = self._streaming.processing_timeout
+            answer = Answer(self._generator, query, result, began=began, silence=silence)
+            async with aclosing(answer.events()) as events:
+                async for event in events:
+                    if event.event != "token":
+                        ending = event.event
+                    yield event
         finally:
             if searching is not None:
                 searching.cancel()
@@ -364,91 +355,10 @@ class Pipeline:
         if self._closing is not None:
             raise ClosedError("the pipeline is closed: open a new one")
 
-    def _limits(self, query: Query, began: float) -> "_Limits":
-        if query.timeout is None:
-            return _Limits(None, self._streaming.processing_timeout)
-        return _Limits(began + query.timeout, query.timeout)
 
-
-@dataclass(frozen=True, slots=True)
-class _Limits:
-    """How long an answer may take: until `deadline` (monotonic seconds), or else `silence` seconds for each token."""
-
-    deadline: float | None
-    silence: float
-
-    def remaining(self, now: float) -> float:
-        return self.silence if self.deadline is None else max(0.0, self.deadline - now)
-
-
-class _Answer:
-    """One answer as it is generated: what was sent of it, and how long the generator took."""
-
-    def __init__(self, generator: Generator, query: Query, result: QueryResult, limits: _Limits) -> None:
-        self._generator = generator
-        self._query = query
-        self._result = result
-        self._limits = limits
-        self._patience = Patience()
-        self._partial = False
-        self._finish = Finish()
-        self._seconds = 0.0
-
-    async def tokens(self) -> AsyncGenerator[Token, None]:
-        """Yield the generator's tokens within the limits, and close it whatever happens."""
-        tokens = self._generator.generate(self._query, self._result.hits)
-        try:
-            while (token := await self._next(tokens)) is not None:
-                if isinstance(token, Finish):
-                    self._finish = token
-                elif token.text:
-                    self._partial = True
-                    yield token
-        finally:
-            self._patience.close()
-            close = getattr(tokens, "aclose", None)
-            if close is not None:
-                await close()
-
-    async def _next(self, tokens: AsyncIterator[Token | Finish]) -> Token | Finish | None:
-        asked = time.monotonic()
-        allowed = self._limits.remaining(asked)
-        try:
-            with self._patience.within(allowed):
-                return await anext(tokens, None)
-        except TimeoutError as err:
-            if not self._patience.expired:
-                raise
-            raise DeadlineExceededError(
-                f"the answer was not finished in time (last wait {allowed:.3g} s): raise `timeout`"
-            ) from err
-        finally:
-            self._seconds += time.monotonic() - asked
-
-    def done(self, began: float) -> dict[str, Any]:
-        timings = self._result.timings
-        return {
-            "query_id": self._query.id,
-            "finish_reason": self._finish.reason,
-            **({"notes": list(self._finish.notes)} if self._finish.notes else {}),
-            "timings": {
-                "queued": timings.queued,
-                "encode": timings.encode,
-                "search": timings.search,
-                "generate": self._seconds,
-                "total": time.monotonic() - began,
-            },
-        }
-
-    def error(self, cause: Exception) -> dict[str, Any]:
-        if not isinstance(cause, NiruError):
-            logger.error("generation_failed", exc_info=cause)
-            cause = GenerationError("the generator failed: see the log")
-        return {"query_id": self._query.id, "code": cause.code, "detail": str(cause), "partial": self._partial}
-
-
-def _token_event(token: Token) -> StreamEvent:
-    return StreamEvent("token", {"text": token.text} | ({"source": token.source} if token.source else {}))
+def _close_unused(opening: asyncio.Future[Parts]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[1].close()
 
 
 def _seen(task: asyncio.Task[Any]) -> None:
@@ -457,68 +367,7 @@ def _seen(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-def _sources(query: Query, result: QueryResult | SearchResponse) -> dict[str, Any]:
-    sources = {
-        "query_id": query.id,
-        "hits": [hit.to_dict() for hit in result.hits],
-        "watermark": result.watermark,
-    }
-    notes = {"notes": list(result.notes)} if result.notes else {}
-    return sources | notes | ({"metadata": dict(query.metadata)} if query.metadata else {})
-
-
 async def _close_generator(generator: Generator) -> None:
     close = getattr(generator, "aclose", None)  # most hold nothing
     if close is not None:
         await close()
-
-
-Parts = tuple[Encoder, Store, Generator]
-
-
-def _open_parts(settings: Settings, encoder: Encoder | None, store: Store | None, generator: Generator | None) -> Parts:
-    """Make the parts that are missing; blocks for as long as a model takes to load."""
-    store = store or _open_store(settings.store)
-    try:
-        return encoder or _load_encoder(settings.model), store, generator or open_generator(settings.generation)
-    except BaseException:
-        store.close()
-        raise
-
-
-def _close_unused(opening: asyncio.Future[Parts]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result()[1].close()
-
-
-def _load_encoder(model: str | None) -> Encoder:
-    from niruhybrid.encoding.hybrid_encoder import HybridEncoder  # noqa: PLC0415  # loads OpenVINO
-
-    return HybridEncoder(model)
-
-
-def _open_store(config: StoreConfig) -> Store:
-    from niruhybrid.retrieval.store import EmbeddedStore  # noqa: PLC0415  # loads SQLite
-
-    return EmbeddedStore(config.path, config=config)
-
-
-def open_generator(config: GenerationConfig) -> Generator:
-    """Return what writes answers, as the settings have it.
-
-    Raises:
-        InvalidSettingError: the endpoint's key is not set, or the extra `openai` not installed.
-    """
-    if config.base_url is not None:
-        from niruhybrid.generation.openai import OpenAIGenerator  # noqa: PLC0415  # loads the endpoint's client
-
-        return OpenAIGenerator(config, api_key=_secret(config.api_key_env))
-    from niruhybrid.generation.extractive import ExtractiveGenerator  # noqa: PLC0415  # only where it is used
-
-    return ExtractiveGenerator()
-
-
-def _secret(variable: str | None) -> str | None:
-    if variable is not None and not os.environ.get(variable):
-        raise InvalidSettingError(f"`api_key_env` is {variable!r}, which is not set: set it, or take the setting away")
-    return None if variable is None else os.environ[variable]
