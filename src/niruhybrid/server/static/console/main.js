@@ -1,0 +1,7 @@
+/** Starts the console; each panel is a module of its own. */
+
+import { startAsk } from "./ask.js";
+import { startSession } from "./session.js";
+
+startSession();
+startAsk();
