@@ -27,6 +27,11 @@ export function startAsk() {
     $("ask-form").requestSubmit();
   });
   $("stop").addEventListener("click", () => current?.abort());
+  document.addEventListener("documents", ({ detail: number }) => {
+    $("ask-empty").textContent = number
+      ? "Sources arrive first, then the answer, each sentence with where it comes from."
+      : "Nothing is stored yet. Add a document, and it can be asked about at once.";
+  });
 }
 
 function submit() {
