@@ -12,7 +12,18 @@ from starlette.routing import Route
 
 from niruhybrid.config import ServerConfig
 from niruhybrid.pipeline import Pipeline
-from niruhybrid.server import answers, data, openai_api, openapi, operations, problems, routing, subscriptions
+from niruhybrid.server import (
+    answers,
+    console,
+    data,
+    live,
+    openai_api,
+    openapi,
+    operations,
+    problems,
+    routing,
+    subscriptions,
+)
 from niruhybrid.server.front import Front, configured_keys
 from niruhybrid.server.gate import Gate
 from niruhybrid.settings import library_version
@@ -65,6 +76,8 @@ def create_app(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]], config: S
         data.router(gate),
         subscriptions.router(gate),
         operations.router(gate, lambda: openapi.openapi(app, gate.config.max_query_chars)),
+        live.router(gate),
+        console.router(),
     )
     for paths in rooms:
         app.router.routes.extend(paths.routes)  # as they are: an included router's would be wrapped again

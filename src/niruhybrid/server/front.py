@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from niruhybrid.config import ServerConfig
 from niruhybrid.errors import InvalidSettingError
-from niruhybrid.server import problems
+from niruhybrid.server import console, problems
 from niruhybrid.server.auth import ApiKey, TokenBucket, find_key, parse_keys
 from niruhybrid.server.gate import ANONYMOUS
 from niruhybrid.server.problems import RequestError
@@ -29,7 +29,7 @@ REQUEST_ID: contextvars.ContextVar[str | None] = contextvars.ContextVar("niru_re
 
 Straight = Mapping[tuple[str, str], ASGIApp]
 
-_OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+_OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"}) | console.PATHS
 _WRITES = frozenset({"/stream/data"})
 _USABLE_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
 _SECURITY = (

@@ -75,6 +75,8 @@ export class EventDecoder {
  * @param {number} [options.maxWait] seconds between two tries at the most, unless the server asks for more
  * @param {number} [options.silence] seconds without a byte after which a connection counts as lost
  * @param {number} [options.timeout] seconds in all; none by default
+ * @param {(retry: {problem: NiruError, seconds: number, lastEventId: string}) => void} [options.onRetry] told of each
+ *   failure that is followed by another try, before the wait for it
  */
 export async function* ask(url, body, options = {}) {
   const { attempts = 5, timeout = Infinity } = options;
@@ -99,6 +101,7 @@ export async function* ask(url, body, options = {}) {
     failures += 1;
     const wait = waitBefore(failures, problem, options);
     if (failures >= attempts || now() + wait >= deadline) throw final(problem, progress);
+    options.onRetry?.({ problem, seconds: wait, lastEventId: progress.id });
     await pause(wait, options.signal);
   }
 }

@@ -1,0 +1,143 @@
+"""A real browser in front of a real server, and the console as a person uses it."""
+
+import itertools
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from niruhybrid.config import ServerConfig
+from niruhybrid.pipeline import Pipeline
+from tests.client.wire import CuttingProxy
+from tests.server.conftest import Server, pipeline_of
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
+
+ARTEFACTS = Path(__file__).parents[2] / "artefacts" / "console"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PATIENCE_MS = 10_000
+
+
+@pytest.fixture(scope="module")  # while it is there, no event loop can be run in this thread: others need it
+def browser() -> Iterator["Browser"]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine: install the system's package `chromium`")
+    with playwright.sync_playwright() as driver:
+        # a sandbox needs rights that containers rarely give; the pages are our own
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield started
+        started.close()
+
+
+@dataclass
+class Console:
+    """The page, by what a person sees and does."""
+
+    page: "Page"
+    url: str
+    complaints: list[str] = field(default_factory=list)
+    expected: list[str] = field(default_factory=list)  # patterns of what the browser may say
+
+    def open(self, path: str = "/") -> None:
+        self.page.goto(self.url + path)
+
+    def ask(self, question: str) -> None:
+        self.page.get_by_label("Question").fill(question)
+        self.page.keyboard.press("Enter")
+
+    def expect(self, selector: str, text: str | None = None) -> "Locator":
+        """Return what is there, perhaps by its text, once it is seen."""
+        found = self.page.locator(selector) if text is None else self.page.locator(selector, has_text=text)
+        found.first.wait_for(state="visible", timeout=PATIENCE_MS)
+        return found
+
+    def expect_status(self, text: str) -> None:
+        """Wait until the panel's status line says so."""
+        self.expect("#ask-status", text)
+
+    def expect_done(self) -> None:
+        self.expect('#phases li[data-state="done"]', "Done")
+
+    def snapshot(self, name: str) -> None:
+        """Keep a picture of the whole page."""
+        ARTEFACTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
+
+    def surprises(self) -> list[str]:
+        """Return what the browser complained of and was not expected to."""
+        return [line for line in self.complaints if not any(re.search(known, line) for known in self.expected)]
+
+
+class Wire(CuttingProxy):
+    """Lets everything through, until it is cut."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port, itertools.repeat(None))
+
+    def cut(self) -> None:
+        """Break the connections that there are now."""
+        self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in self._connections])
+
+
+Serving = Callable[..., Server]
+Visit = Callable[..., Console]
+
+
+@pytest.fixture
+def serving() -> Iterator[Serving]:
+    """Start servers, and stop them at the end."""
+    servers: list[Server] = []
+
+    def start(make: Callable[[], Pipeline] = pipeline_of, **settings: Any) -> Server:
+        server = Server(make, ServerConfig(port=0, **settings))
+        servers.append(server)
+        server.start(wait=True)
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def wire_to() -> Iterator[Callable[[Server], Wire]]:
+    """Put a wire before a server."""
+    with ExitStack() as wires:
+        yield lambda server: wires.enter_context(Wire(server.port))
+
+
+@pytest.fixture
+def visit(browser: "Browser") -> Iterator[Visit]:
+    """Open the console of a server in a window of its own; at the end, no window may have complained."""
+    with ExitStack() as windows:
+        consoles: list[Console] = []
+
+        def go(url: str, path: str = "/", **context: Any) -> Console:
+            window = browser.new_context(**{"viewport": {"width": 1280, "height": 860}} | context)
+            windows.callback(window.close)
+            window.set_default_timeout(PATIENCE_MS)
+            console = Console(window.new_page(), url)
+            console.page.on("console", lambda told: console.complaints.append(f"{told.type}: {told.text}"))
+            console.page.on("pageerror", lambda error: console.complaints.append(f"thrown: {error}"))
+            consoles.append(console)
+            console.open(path)
+            return console
+
+        yield go
+        surprises = [line for console in consoles for line in console.surprises()]
+    assert surprises == []
+
+
+@pytest.fixture
+def axe() -> str:
+    """Return axe-core, which looks for what keeps people out."""
+    package = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
+    return (Path(os.fspath(package.__path__[0])) / "axe.min.js").read_text(encoding="utf-8")
