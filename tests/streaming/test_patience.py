@@ -59,6 +59,7 @@ def test_a_limit_that_is_over_at_once_leaves_the_next_waits_alone(run: Run) -> N
         with patience.within(60):
             for _ in range(5):
                 await asyncio.sleep(0)
+        assert not patience.expired
 
     run(scenario)
 
