@@ -24,7 +24,7 @@ _BITS = 3
 _AT_ONCE = 8192
 
 
-def sketched(vectors: Vector) -> Sketches:
+def sketched(vectors: NDArray[Any]) -> Sketches:
     """Return the signs of vectors, `(n, dim)`, as `(n, words)`: 64 coordinates a word, the last one filled up."""
     count, dim = vectors.shape
     signs = np.zeros((count, -(-dim // _WORD) * _WORD // 8), np.uint8)
