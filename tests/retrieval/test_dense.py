@@ -19,7 +19,7 @@ def vectors(count: int, seed: int = 0, dim: int = DIM) -> Vector:
 
 
 def empty() -> DenseIndex:
-    return DenseIndex(Growing.empty(np.float32, 0))
+    return DenseIndex.of(Growing.empty(np.float32, 0))
 
 
 def index_of(count: int) -> DenseIndex:
@@ -106,11 +106,11 @@ def test_any_history_of_changes_ranks_as_brute_force(steps: list[int], seed: int
         np.testing.assert_allclose(score, model[slot] @ query[0], rtol=1e-4, atol=1e-5)
 
 
-def clustered(count: int, seed: int) -> Vector:
+def clustered(count: int, seed: int, dim: int = 32) -> Vector:
     """Vectors as encoders make them: around many topics."""
-    topics = vectors(500, seed=0, dim=32)
+    topics = vectors(500, seed=0, dim=dim)
     chosen = np.random.default_rng(seed).integers(0, len(topics), count)
-    made: Vector = topics[chosen] + vectors(count, seed=seed, dim=32) * np.float32(0.3)
+    made: Vector = topics[chosen] + vectors(count, seed=seed, dim=dim) * np.float32(0.3)
     made /= np.linalg.norm(made, axis=1, keepdims=True)
     return made
 
@@ -151,6 +151,34 @@ def test_a_filter_costs_no_recall(share: float, least: float) -> None:
     sieved = index.sieved(all_of(index), never)
     allowed = np.random.default_rng(5).random(len(index.vectors)) < max(share, 150 / len(index.vectors))
     assert recall(sieved, clustered(50, seed=2), allowed) >= least
+
+
+@pytest.mark.slow
+def test_signs_of_long_vectors_are_enough_for_a_filter() -> None:
+    index = empty().changed(clustered(EXACT + 4000, seed=1, dim=384))
+    queries = clustered(50, seed=2, dim=384)
+    for made in (index.sieved(all_of(index), never), grown(index.sieved(all_of(index), never))):
+        allowed = np.arange(len(made.vectors)) % 2 == 1
+        assert recall(made, queries, allowed) >= 0.998
+
+
+def grown(index: DenseIndex) -> DenseIndex:
+    """Return the index after changes on both sides of upkeep, which keep signs and vectors together."""
+    live = np.arange(len(index.vectors)) % 17 != 3
+    later = index.changed(clustered(700, seed=5, dim=384))
+    return index.compacted(live, never).followed_by(index, later)
+
+
+@pytest.mark.slow
+def test_what_is_gone_around_a_query_makes_room_for_what_is_farther() -> None:
+    index = empty().changed(clustered(EXACT + 4000, seed=1))
+    sieved = index.sieved(all_of(index), never)
+    query = clustered(1, seed=2)
+    allowed = all_of(sieved)
+    allowed[np.argsort(-(sieved.vectors.items @ query[0]))[:500]] = False
+    [seen] = found(sieved, query, [100], [allowed])
+    assert len(seen) == 100
+    assert all(allowed[slot] for slot in seen)
 
 
 @given(st.integers(1, 70), st.integers(0, 90), st.sampled_from([3, 384]))

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from niruhybrid.retrieval.fusion import (
     convex,
@@ -42,23 +41,20 @@ def test_fusion_keeps_every_row(formula: str, dense: Halves, lexical: Halves, we
     assert FORMULAS[formula](dense, lexical, weight).keys() == dense.keys() | lexical.keys()
 
 
-@given(dense=st.none() | COSINES, lexical=st.none() | BM25, weight=WEIGHTS, norm=st.floats(0.1, 40.0))
+@given(
+    scores=st.dictionaries(ROWS, st.tuples(st.floats(-1.0, 1.0, width=32), st.floats(0.0, 50.0, width=32))),
+    halves=st.sampled_from([(True, True), (True, False), (False, True)]),
+    weight=WEIGHTS,
+    norm=st.floats(0.1, 40.0),
+)
 def test_the_fast_form_of_the_weighted_sum_gives_the_same_numbers_in_the_same_order(
-    dense: Halves | None, lexical: Halves | None, weight: float, norm: float
+    scores: dict[int, tuple[float, float]], halves: tuple[bool, bool], weight: float, norm: float
 ) -> None:
-    near, worded = (
-        None if half is None else {row: float(np.float32(half[row])) for row in half} for half in (dense, lexical)
-    )
-    rows, scores = ranked_weighted_sum(arrays(near), arrays(worded), weight, norm)
-    expected = ranked(weighted_sum(near, worded, weight, norm).items())
-    assert list(zip(rows.tolist(), scores.tolist(), strict=True)) == expected
-
-
-def arrays(half: Halves | None) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
-    if half is None:
-        return None
-    rows = sorted(half)
-    return np.array(rows, np.int64), np.array([half[row] for row in rows], np.float32)
+    columns = [{row: pair[at] for row, pair in scores.items()} if there else None for at, there in enumerate(halves)]
+    arrays = [None if half is None else np.array(list(half.values()), np.float32) for half in columns]
+    rows, fused = ranked_weighted_sum(np.array(list(scores), np.int64), arrays[0], arrays[1], weight, norm)
+    expected = ranked(weighted_sum(columns[0], columns[1], weight, norm).items())
+    assert list(zip(rows.tolist(), fused.tolist(), strict=True)) == expected
 
 
 @pytest.mark.parametrize("formula", SHARES)

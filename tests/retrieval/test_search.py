@@ -1,5 +1,9 @@
 """What a search finds, against every document scored by the formulas one by one."""
 
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -58,3 +62,101 @@ def test_one_passage_of_each_document_best_first(passages: list[tuple[int, int]]
     [answer] = best_slots(snapshot_of(cosines, owners), [SearchRequest(QUERY, (), top_k)], 1.0)
     assert [score for _, score in answer] == pytest.approx(sorted(best.values(), reverse=True)[:top_k], abs=1e-6)
     assert len({owners[slot] for slot, _ in answer}) == len(answer)
+
+
+WORDS = ("ash", "birch", "elm", "oak", "yew")
+
+
+class Passage(NamedTuple):
+    owner: int
+    cosine: float
+    terms: list[str]
+
+
+def bm25(passages: Sequence[Passage], texts: Mapping[int, list[str]], query: Sequence[str]) -> dict[int, float]:
+    """Score texts by the formula; terms weigh as they do in passages."""
+    average = sum(map(len, texts.values())) / len(texts)
+    scores = dict.fromkeys(texts, 0.0)
+    for term in query:
+        have = sum(term in one.terms for one in passages)
+        weight = math.log(1 + (len(passages) - have + 0.5) / (have + 0.5))
+        for key, terms in texts.items():
+            count = terms.count(term)
+            scores[key] += weight * 2.2 * count / (count + 1.2 * (0.25 + 0.75 * len(terms) / max(1.0, average)))
+    return scores
+
+
+def expected_scores(passages: Sequence[Passage], query: Sequence[str], weight: float) -> dict[int, float]:
+    """Score every passage, by row, without any index."""
+    together: dict[int, list[str]] = {}
+    for one in passages:
+        together.setdefault(one.owner, []).extend(one.terms)
+    own = bm25(passages, {row: one.terms for row, one in enumerate(passages, start=1)}, query)
+    theirs = bm25(passages, together, query)
+    known = len(passages)
+    shares = [sum(term in one.terms for one in passages) for term in query]
+    norm = math.hypot(*(2.2 * math.log(1 + (known - have + 0.5) / (have + 0.5)) for have in shares)) or 1.0
+    return {
+        row: weight * one.cosine + (1 - weight) * (own[row] + theirs[one.owner]) / 2 / norm
+        for row, one in enumerate(passages, start=1)
+    }
+
+
+def drawn(rng: np.random.Generator, count: int, documents: int) -> list[Passage]:
+    first: dict[int, int] = {}
+    owners = [first.setdefault(int(rng.integers(documents)), row) for row in range(1, count + 1)]
+    return [
+        Passage(owner, float(rng.uniform(-0.9, 0.9)), [str(word) for word in rng.choice(WORDS, rng.integers(0, 9))])
+        for owner in owners
+    ]
+
+
+def written(passages: Sequence[Passage], merged: int) -> Snapshot:
+    """Return them all: the first `merged` in postings, the others in the journal."""
+    snapshot = Snapshot.empty(0)
+    for start, some in ((0, passages[:merged]), (merged, passages[merged:])):
+        rows = range(start + 1, start + len(some) + 1)
+        cosines = vectors(*(one.cosine for one in some)) if some else np.empty((0, DIM), np.float32)
+        owners = [one.owner for one in some]
+        added = Additions(rows, cosines, [one.terms for one in some], [{}] * len(some), owners)
+        snapshot = snapshot.changed(1, {}, added) if some else snapshot
+        snapshot = snapshot.without_journal() if not start else snapshot
+    return snapshot
+
+
+@given(st.integers(0, 999), st.integers(1, 60), st.sampled_from([1, 5, 1000]), st.sampled_from([0.0, 0.6]))
+@settings(deadline=None)
+def test_a_score_is_that_of_the_formula_for_a_passage_with_its_document(
+    seed: int, count: int, documents: int, weight: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    passages, query = drawn(rng, count, documents), list(dict.fromkeys(rng.choice(WORDS, 2).tolist()))
+    scores = expected_scores(passages, query, weight)
+    best: dict[int, float] = {}
+    for row, one in enumerate(passages, start=1):
+        best[one.owner] = max(best.get(one.owner, -9.0), scores[row])
+    snapshot = written(passages, int(rng.integers(count + 1)))
+    [answer] = best_slots(snapshot, [SearchRequest(QUERY, query, 10)], weight)
+    assert [score for _, score in answer] == pytest.approx(sorted(best.values(), reverse=True)[:10], abs=1e-5)
+    assert all(score == pytest.approx(scores[slot + 1], abs=1e-5) for slot, score in answer)
+
+
+def test_what_one_half_finds_is_scored_by_the_other_as_well() -> None:
+    near = [Passage(row, 0.9 - row / 1000, ["ash"] if row == 150 else ["oak"]) for row in range(1, 201)]
+    worded = [Passage(row, -0.5 + row / 1000, ["elm"]) for row in range(201, 401)]
+    passages = [*near, *worded]
+    query = ["elm", "oak", "ash"]
+    scores = expected_scores(passages, query, 0.5)
+    [answer] = best_slots(written(passages, 350), [SearchRequest(QUERY, query, 100)], 0.5)
+    assert all(score == pytest.approx(scores[slot + 1], abs=1e-5) for slot, score in answer)
+    assert 149 in dict(answer)
+
+
+def test_a_removed_passage_adds_nothing_to_its_document() -> None:
+    passages = [Passage(1, 0.1, ["ash"]), Passage(1, 0.1, ["ash", "elm"]), Passage(3, 0.1, ["elm"])]
+    removed = written(passages, 3).changed(2, {2: ["ash", "elm"]}, Additions.nothing())
+    [answer] = best_slots(removed, [SearchRequest(QUERY, ["ash"], 10, mode="lexical")], 0.5)
+    kept = [passages[0], passages[2]]
+    own = bm25(kept, {0: ["ash"], 1: ["elm"]}, ["ash"])
+    assert [slot for slot, _ in answer] == [0]
+    assert answer[0][1] * 2.2 * math.log(2) == pytest.approx(own[0], abs=1e-5)

@@ -162,7 +162,7 @@ def _put_together(facts: Mapping[str, Any], arrays: Arrays) -> Snapshot:
     )
     sieve = None if facts["learnt"] is None else Sieve.loaded(arrays["sieve"], facts["learnt"])
     columns = {name: _column(at, size, values, arrays) for at, (name, size, values) in enumerate(facts["columns"])}
-    dense = DenseIndex(Growing.of(arrays["vectors"], slots), sieve)
+    dense = DenseIndex.of(Growing.of(arrays["vectors"], slots), sieve)
     rows, owners = (Growing.of(arrays[name], slots) for name in ("rows", "owners"))
     passages = bool(np.any(rows.items != owners.items))
     return Snapshot(facts["watermark"], rows, owners, passages, live, dense, lexical, Columns(columns))

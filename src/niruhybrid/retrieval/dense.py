@@ -2,7 +2,8 @@
 
 Like all derived indexes it is a value: a change makes a new one and leaves the old as it was. Vectors are known by
 slot, their place in the order of writing. From 16,384 on a `Sieve` picks the candidates among all but the newest, which
-are always compared; all scores are exact. Searches that may find fewer documents than that compare each of these.
+are always compared; all scores are exact. Searches that may find fewer documents than that look at the signs of each,
+and compare the likely ones.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from niruhybrid.retrieval.growing import Growing
 from niruhybrid.retrieval.matching import best
 from niruhybrid.retrieval.sieve import Sieve, products
+from niruhybrid.retrieval.sketches import FEWEST_DIMENSIONS, likely, sketched
 from niruhybrid.types import Vector
 
 __all__ = ("DenseIndex", "all_products")
@@ -28,6 +30,7 @@ EXACT = 16_384
 _TAIL, _TAIL_SHARE = 1024, 128  # newest vectors beside the sieve: so many, or a share of all
 _SPARSE = 4  # below a quarter it is cheaper to pick vectors than to pass over the others
 _SPARE, _SPARE_AT_LEAST = 1.25, 8  # candidates are found by rounded numbers
+_LIKELY, _LIKELY_SHARE = 1024, 8  # compared of those whose signs were looked at: so many, or times what is wanted
 _QUERIES = 32
 _ONE_THREAD = 200_000  # OpenBLAS uses one thread for up to 262,144 multiplications
 
@@ -38,11 +41,18 @@ class DenseIndex:
 
     Attributes:
         vectors: `(slots, dim)` float32.
+        sketches: `(slots, words)` uint64, their signs.
         sieve: finds candidates among the first of them; None while there are few.
     """
 
     vectors: Growing[np.float32]
+    sketches: Growing[np.uint64]
     sieve: Sieve | None = None
+
+    @classmethod
+    def of(cls, vectors: Growing[np.float32], sieve: Sieve | None = None) -> Self:
+        """Return an index of given vectors."""
+        return cls(vectors, Growing.of(sketched(vectors.items)), sieve)
 
     @property
     def unsieved(self) -> int:
@@ -59,8 +69,9 @@ class DenseIndex:
         """Return the index with `added`, `(n, dim)` float32, in the slots that follow."""
         if not len(added):
             return self
-        empty = Growing[np.float32].empty(np.float32, added.shape[1])
-        return replace(self, vectors=(self.vectors if len(self.vectors) else empty).extended(added))
+        signs = sketched(added)
+        known = self if len(self.vectors) else self.of(Growing.empty(np.float32, added.shape[1]))
+        return replace(self, vectors=known.vectors.extended(added), sketches=known.sketches.extended(signs))
 
     def sieved(self, live: Allowed, stopped: Callable[[], bool]) -> Self:
         """Return the same index with a sieve for all its vectors, or itself when `stopped`."""
@@ -75,13 +86,13 @@ class DenseIndex:
         """Return the index without the vectors of documents that are gone."""
         vectors = self.vectors.items[live]
         sieve = None if self.sieve is None or len(vectors) <= EXACT else self.sieve.again(vectors, stopped)
-        return type(self)(Growing.of(vectors), sieve)
+        return type(self)(Growing.of(vectors), Growing.of(self.sketches.items[live]), sieve)
 
     def followed_by(self, before: Self, after: Self) -> Self:
         """Return the index that this one becomes by the changes that led from `before`, what it was made from."""
         late = after.vectors.items[len(before.vectors) :]
         same = len(self.vectors) == len(before.vectors)
-        return replace(self, vectors=after.vectors) if same else self.changed(late)
+        return replace(self, vectors=after.vectors, sketches=after.sketches) if same else self.changed(late)
 
     def search(
         self, queries: Sequence[Vector], limits: Sequence[int], allowed: Sequence[Allowed]
@@ -106,16 +117,30 @@ class DenseIndex:
                 found[at] = best(near, products(query, self.vectors.items, near), limits[at])
         return [found[at] for at in range(len(queries))]
 
+    def products(self, query: Vector, slots: Slots) -> Vector:
+        """Return the inner products of a query, `(dim,)`, with the vectors of some slots, `(n,)`."""
+        return products(np.ascontiguousarray(query), self.vectors.items, slots)
+
     def _candidates(self, queries: Vector, wanted: int, allowed: Allowed) -> list[Slots]:
         """Return slots for each query, `(m, dim)`, among which its `wanted` best are, or nearly so."""
         sieve = self.sieve
-        if sieve is None or np.count_nonzero(allowed) <= EXACT:
+        if sieve is None:
             return self._compared(queries, wanted, allowed)
+        if np.count_nonzero(allowed) <= EXACT:
+            return self._likely(queries, wanted, np.flatnonzero(allowed))
         found = sieve.search(queries, wanted, allowed[: sieve.covered])
         if not self.unsieved:
             return [slots[slots >= 0] for slots in found]
         newest = self._compared(queries, wanted, allowed, sieve.covered)
         return [np.concatenate((old[old >= 0], new)) for old, new in zip(found, newest, strict=True)]
+
+    def _likely(self, queries: Vector, wanted: int, slots: Slots) -> list[Slots]:
+        """Return candidates of each query among some slots, ascending, by their signs; all where these say little."""
+        most = max(_LIKELY, _LIKELY_SHARE * wanted)
+        if len(slots) <= most or queries.shape[1] < FEWEST_DIMENSIONS:
+            return [slots] * len(queries)
+        signs = np.ascontiguousarray(self.sketches.items.take(slots, axis=0).T)
+        return [slots[np.sort(likely(query, signs, most))] for query in queries]
 
     def _compared(self, queries: Vector, wanted: int, allowed: Allowed, first: int = 0) -> list[Slots]:
         """Return the slots of the `wanted` best vectors of those from `first` on, or of all."""

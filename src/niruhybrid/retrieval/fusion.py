@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 __all__ = ("convex", "min_max", "ranked", "ranked_weighted_sum", "rrf", "share_of_best", "term_norm", "weighted_sum")
 
 Scores = Mapping[int, float]
-Half = tuple[NDArray[Any], NDArray[np.float32]]
-"""Rows, ascending, and their scores."""
+Half = NDArray[np.float32] | None
+"""Scores of some rows, or None for a half that was not asked."""
 
 RRF_K = 60
 
@@ -52,22 +52,23 @@ def weighted_sum(dense: Scores | None, lexical: Scores | None, weight: float, no
 
 
 def ranked_weighted_sum(
-    dense: Half | None, lexical: Half | None, weight: float, norm: float
+    rows: NDArray[Any], cosines: Half, words: Half, weight: float, norm: float
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Return `ranked` of `weighted_sum`, the same numbers, from arrays to arrays."""
-    nothing: Half = np.empty(0, np.intp), np.empty(0, np.float32)
-    share = 0.0 if dense is None else 1.0 if lexical is None else weight
-    near, worded = dense or nothing, lexical or nothing
-    scores = share * near[1].astype(np.float64)
-    words = (1.0 - share) * worded[1].astype(np.float64) / norm
-    if len(near[0]) and len(worded[0]):
-        at = np.minimum(np.searchsorted(near[0], worded[0]), len(near[0]) - 1)
-        both = near[0][at] == worded[0]
-        low = share * float(near[1].min())
-        scores[at[both]] += words[both]
-        rows, scores = np.append(near[0], worded[0][~both]), np.append(scores, low + words[~both])
-    else:
-        rows, scores = np.append(near[0], worded[0]), np.append(scores, words)
+    """Return `ranked` of `weighted_sum`, the same numbers, from arrays to arrays.
+
+    Args:
+        rows: `(n,)`, none twice.
+        cosines: of each row, `(n,)`; None where meaning is not to count.
+        words: BM25 score of each row, 0 where it has none of the words; None where words are not to count.
+        weight: as for `weighted_sum`.
+        norm: as for `weighted_sum`.
+    """
+    share = 0.0 if cosines is None else 1.0 if words is None else weight
+    scores = np.zeros(len(rows), np.float64)
+    if cosines is not None:
+        scores += share * cosines.astype(np.float64)
+    if words is not None:
+        scores += (1.0 - share) * words.astype(np.float64) / norm
     order = np.lexsort((rows, -scores))
     return rows[order], scores[order]
 

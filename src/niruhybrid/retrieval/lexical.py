@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from niruhybrid.retrieval.fusion import term_norm
 from niruhybrid.retrieval.growing import Growing
 from niruhybrid.retrieval.journal import GONE, Entries, Journal
-from niruhybrid.retrieval.matching import Collection, Weighed, best, best_matches
-from niruhybrid.retrieval.postings import K1, MOST_COUNTED, Postings, merged
+from niruhybrid.retrieval.matching import Collection, Weighed, best, best_matches, occurrences
+from niruhybrid.retrieval.postings import K1, MOST_COUNTED, Postings, merged, saturation, spread
+from niruhybrid.retrieval.siblings import Siblings
 
 __all__ = ("MAX_QUERY_TERMS", "LexicalIndex", "LexicalQuery")
 
@@ -169,6 +170,24 @@ class LexicalIndex:
             for query, limit, may, more in zip(queries, limits, allowed, some, strict=True)
         ]
 
+    def together(self, query: LexicalQuery, documents: Siblings, average: float) -> Floats:
+        """Return the scores of documents as if all passages of each were one, `(d,)`; terms weigh as in passages.
+
+        Args:
+            query: what `weighed` returned.
+            documents: each with its passages, in this index.
+            average: mean of the documents' lengths, in terms.
+        """
+        if not len(documents.owners) or not len(query.terms):
+            return np.zeros(len(documents.owners), np.float32)
+        counts = occurrences(self._collection(None), _in_matching(query), documents.slots)
+        counts = np.add.reduceat(counts, documents.starts[:-1], axis=1)
+        lengths = np.add.reduceat(self.lengths.items[documents.slots], documents.starts[:-1])
+        shares = saturation(counts, spread(lengths, max(1.0, average)))
+        shares *= query.weights[:, None]
+        scores: Floats = shares.sum(axis=0)
+        return scores
+
     def weights(self, terms: Ints) -> Floats:
         """Return how much each of many terms counts in a query that has it once, `(n,)`; -1 is an unknown term."""
         recent = self._journal.since(0)
@@ -249,18 +268,15 @@ class LexicalIndex:
     def _best(self, query: LexicalQuery, limit: int, allowed: Allowed | None, also: Ints) -> tuple[Ints, Floats]:
         if not len(query.terms):
             return also, np.zeros(len(also), np.float32)
-        average = max(1.0, self.total / max(1, self.documents))
-        recent = query.recent
-        if len(recent.slots) and recent.slots.min() == GONE:
-            there = recent.slots != GONE
-            recent = Entries(recent.terms[there], recent.slots[there], recent.counts[there])
-        collection = Collection(self.parts, self.lengths.items, average, allowed)
-        found, wanted = best_matches(collection, Weighed(query.terms, query.weights, recent), limit, also)
+        found, wanted = best_matches(self._collection(allowed), _in_matching(query), limit, also)
         slots, scores = best(*found, limit)
         if len(also):
             slots, first = np.unique(np.append(also, slots), return_index=True)
             scores = np.append(wanted, scores)[first]
         return slots, scores
+
+    def _collection(self, allowed: Allowed | None) -> Collection:
+        return Collection(self.parts, self.lengths.items, max(1.0, self.total / max(1, self.documents)), allowed)
 
     def _weights(self, terms: Ints, recent: Entries, times: Floats) -> Floats:
         """Return how much each term counts."""
@@ -274,3 +290,11 @@ class LexicalIndex:
             np.float32
         )
         return weights
+
+
+def _in_matching(query: LexicalQuery) -> Weighed:
+    recent = query.recent
+    if len(recent.slots) and recent.slots.min() == GONE:
+        there = recent.slots != GONE
+        recent = Entries(recent.terms[there], recent.slots[there], recent.counts[there])
+    return Weighed(query.terms, query.weights, recent)

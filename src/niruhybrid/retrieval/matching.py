@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from niruhybrid.retrieval.journal import Entries
 from niruhybrid.retrieval.postings import ROUNDED, Postings, saturation, spread
 
-__all__ = ("Collection", "Weighed", "best", "best_matches", "highest")
+__all__ = ("Collection", "Weighed", "best", "best_matches", "highest", "occurrences")
 
 Ints = NDArray[Any]
 Floats = NDArray[np.float32]
@@ -88,6 +88,22 @@ def best_matches(collection: Collection, query: Weighed, limit: int, also: Ints)
     return (np.concatenate([some for some, _ in kept]), np.concatenate([whole for _, whole in kept])), wanted
 
 
+def occurrences(collection: Collection, query: Weighed, slots: Ints) -> Floats:
+    """Return how often some documents have each of the terms, `(terms, n)`, for `(n,)` slots in any order."""
+    places = np.full(len(collection.lengths), -1, np.intp)
+    places[slots] = np.arange(len(slots))
+    counts = np.zeros((len(query.terms), len(slots)), np.float32)
+    terms, at, listed = _entries(collection, query)
+    column = places[at]
+    here = np.flatnonzero(column >= 0)
+    counts[terms[here], column[here]] = listed[here]
+    for part in collection.parts:
+        common = _common(collection, part, query)
+        inside = np.flatnonzero((slots >= part.span.start) & (slots < part.span.stop))
+        counts[common.at[:, None], inside] = part.table[common.rows[:, None], slots[inside] - part.span.start]
+    return counts
+
+
 def best(slots: Ints, scores: Floats, limit: int) -> Found:
     """Return the `limit` best, or all there are, by ascending slot; of equal ones the lower slots."""
     if len(slots) > limit:
@@ -111,6 +127,7 @@ class _Common(NamedTuple):
     """The terms of a query that are common in a part."""
 
     part: Postings
+    at: Ints  # their places in the query
     rows: Ints  # in its tables
     weights: Floats
     most: float  # what they can add to a document's score at the most
@@ -118,11 +135,11 @@ class _Common(NamedTuple):
 
 
 def _common(collection: Collection, part: Postings, query: Weighed) -> _Common:
-    at = [place for place, term in enumerate(query.terms.tolist()) if term in part.common]
+    at = np.array([place for place, term in enumerate(query.terms.tolist()) if term in part.common], np.intp)
     rows = np.array([part.common[term] for term in query.terms[at].tolist()], np.intp)
     weights, wrong = query.weights[at], _wrong(collection, part)
     most = float(weights @ np.minimum(1.0, part.tops[rows] / ROUNDED + wrong))
-    return _Common(part, rows, weights, most, float(weights.sum()) * wrong)
+    return _Common(part, at, rows, weights, most, float(weights.sum()) * wrong)
 
 
 def _wrong(collection: Collection, part: Postings) -> float:
@@ -130,14 +147,20 @@ def _wrong(collection: Collection, part: Postings) -> float:
     return 1.0 / ROUNDED + _STEEPEST * abs(log(collection.average / part.average))
 
 
-def _listed(collection: Collection, query: Weighed) -> Floats:
-    """Return what lists, and recent entries, add to the score of each document that is allowed."""
+def _entries(collection: Collection, query: Weighed) -> tuple[Ints, Ints, Ints]:
+    """Return recent entries and those of lists: places of terms in the query, slots, and occurrences."""
     recent = query.recent
     lists = [(part, *one) for part in collection.parts for one in part.lists(query.terms)]
     at = np.concatenate((recent.slots, *(part.slots[start:end] for part, _, start, end in lists)), dtype=np.intp)
     counts = np.concatenate((recent.counts, *(part.counts[start:end] for part, _, start, end in lists)))
-    weights = np.repeat(query.weights[[place for _, place, _, _ in lists]], [end - start for _, _, start, end in lists])
-    heights = np.append(query.weights[recent.terms], weights)
+    places = np.repeat([place for _, place, _, _ in lists], [end - start for _, _, start, end in lists])
+    return np.concatenate((recent.terms, places), dtype=np.intp, casting="unsafe"), at, counts
+
+
+def _listed(collection: Collection, query: Weighed) -> Floats:
+    """Return what lists, and recent entries, add to the score of each document that is allowed."""
+    places, at, counts = _entries(collection, query)
+    heights = query.weights.take(places)
     if collection.allowed is not None:
         may = np.flatnonzero(collection.allowed[at])
         at, counts, heights = at[may], counts[may], heights[may]

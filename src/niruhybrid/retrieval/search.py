@@ -7,8 +7,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from niruhybrid.retrieval.fusion import Half, ranked_weighted_sum
+from niruhybrid.retrieval.fusion import ranked_weighted_sum
 from niruhybrid.retrieval.lexical import LexicalQuery
+from niruhybrid.retrieval.siblings import Siblings
 from niruhybrid.retrieval.snapshot import Mask, Snapshot
 from niruhybrid.types import SearchRequest
 
@@ -24,12 +25,17 @@ _DEEPER = 4
 Best = list[tuple[int, float]]
 Depths = Mapping[int, int]
 Ints = NDArray[Any]
+Half = tuple[Ints, NDArray[np.float32]]
+"""Slots, ascending, and their scores."""
+
+_NOTHING: Half = np.empty(0, np.intp), np.empty(0, np.float32)
 
 
 def best_slots(snapshot: Snapshot, requests: Sequence[SearchRequest], dense_weight: float) -> list[Best]:
     """Return the best slots of each request with their scores, best first.
 
-    Both halves look at least 100 deep, or four times `top_k`; deeper where the best are passages of few documents.
+    Both halves look at least 100 deep, or four times `top_k`; deeper where the best are passages of few documents. What
+    either finds is scored exactly by both. The score of a passage's words is the mean of its own and its document's.
     """
     found: list[Best] = [[] for _ in requests]
     allowed = _allowed(snapshot, requests)
@@ -37,15 +43,19 @@ def best_slots(snapshot: Snapshot, requests: Sequence[SearchRequest], dense_weig
     depths = {at: max(_DEPTH, _DEPTH_PER_HIT * request.top_k) for at, request in enumerate(requests)}
     while depths:
         near = _dense(snapshot, requests, depths, allowed)
-        worded = _lexical(snapshot, weighed, depths, allowed)
+        worded = _lexical(snapshot, weighed, depths, allowed, near)
+        whole = _with_documents(snapshot, weighed, worded) if snapshot.passages else worded
         deeper: dict[int, int] = {}
         for at, depth in depths.items():
-            halves, wanted = (near.get(at), worded.get(at)), requests[at].top_k
-            slots, scores = ranked_weighted_sum(*halves, dense_weight, weighed[at].norm)
+            request, wanted = requests[at], requests[at].top_k
+            rows = (whole.get(at) or near.get(at) or _NOTHING)[0]
+            cosines = _cosines(snapshot, request, rows, near[at]) if at in near else None
+            words = whole[at][1] if at in whole else None
+            slots, scores = ranked_weighted_sum(rows, cosines, words, dense_weight, weighed[at].norm)
             kept = _one_of_each_document(snapshot, slots)
             best = kept[:wanted]
             found[at] = list(zip(slots[best].tolist(), scores[best].tolist(), strict=True))
-            if len(kept) < min(wanted, len(slots)) and any(half and depth <= len(half[0]) for half in halves):
+            if len(kept) < min(wanted, len(slots)) and depth <= len(slots):
                 deeper[at] = depth * _DEEPER
         depths = deeper
     return found
@@ -73,15 +83,45 @@ def _dense(
     return dict(zip(asked, found, strict=True))
 
 
+def _cosines(snapshot: Snapshot, request: SearchRequest, slots: Ints, near: Half) -> NDArray[np.float32]:
+    """Return the cosine of each of the slots, ascending, which are those that are `near` and more."""
+    cosines = np.empty(len(slots), np.float32)
+    known = np.zeros(len(slots), np.bool_)
+    known[slots.searchsorted(near[0])] = True
+    cosines[known] = near[1]
+    if len(near[0]) < len(slots) and request.vector is not None:
+        cosines[~known] = snapshot.dense.products(request.vector, slots[~known])
+    return cosines
+
+
 def _lexical(
-    snapshot: Snapshot, weighed: Sequence[LexicalQuery], depths: Depths, allowed: Sequence[Mask]
+    snapshot: Snapshot,
+    weighed: Sequence[LexicalQuery],
+    depths: Depths,
+    allowed: Sequence[Mask],
+    near: Mapping[int, Half],
 ) -> dict[int, Half]:
-    """Return what has words of each request that has any."""
+    """Return what has words of each request that has any, and what is near it, scored by words."""
     asked = [at for at in depths if weighed[at].size]
+    also = [near.get(at, _NOTHING)[0] for at in asked]
     found = snapshot.lexical.search(
-        [weighed[at] for at in asked], [depths[at] for at in asked], [allowed[at] for at in asked]
+        [weighed[at] for at in asked], [depths[at] for at in asked], [allowed[at] for at in asked], also
     )
     return dict(zip(asked, found, strict=True))
+
+
+def _with_documents(snapshot: Snapshot, weighed: Sequence[LexicalQuery], worded: Mapping[int, Half]) -> dict[int, Half]:
+    """Return scores of words that are the means of the passages' own and of their documents'."""
+    owners = {at: snapshot.owners.items[slots] for at, (slots, _) in worded.items()}
+    wanted = np.unique(np.concatenate((*owners.values(), np.empty(0, np.int64))))
+    known = Siblings.of(wanted, snapshot.owners.items, snapshot.live.items)
+    average = snapshot.lexical.total / max(1, snapshot.documents)
+    whole = {}
+    for at, (slots, scores) in worded.items():
+        documents, places = np.unique(owners[at], return_inverse=True)
+        theirs = snapshot.lexical.together(weighed[at], known.some(documents), average)
+        whole[at] = slots, (scores + theirs[places]) / np.float32(2.0)
+    return whole
 
 
 def _one_of_each_document(snapshot: Snapshot, slots: Ints) -> Ints:

@@ -30,6 +30,7 @@ _SAMPLE = 32  # vectors per cell that k-means learns from
 _ROUNDS = 5
 _AT_ONCE = 1024  # vectors added between two looks at whether to stop
 _OUTGROWN = 4
+_NEARLY = 1.125  # times as many as may be found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +82,7 @@ class Sieve:
         return _filled(index, 0, self.learnt, vectors, stopped)
 
     def search(self, queries: Vector, limit: int, allowed: Allowed) -> Slots:
-        """Return about the nearest slots of each query, `(m, limit)`; -1 where there are no more.
+        """Return about the nearest slots of each query, `(m, limit)` or a few more; -1 where there is none.
 
         Args:
             queries: `(m, dim)` float32.
@@ -91,13 +92,18 @@ class Sieve:
         count = int(np.count_nonzero(allowed))
         probed = max(_CELLS_SEARCHED, self._index.nlist // _SEARCHED_SHARE)
         more: dict[str, Any] = {"nprobe": probed}
+        if count < self.covered <= count * _NEARLY:  # it is cheaper to find a few too many
+            found = self.search(queries, int(limit * _NEARLY) + 1, np.ones(self.covered, np.bool_))
+            found = np.where(allowed[found], found, -1)
+            if np.count_nonzero(found >= 0, axis=1).min() >= limit:
+                return found
         if count < self.covered:
             more["sel"] = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
             more["nprobe"] = min(self._index.nlist, probed * self.covered // max(1, count))
         with _one_thread():
             _, slots = self._index.search(queries, limit, params=faiss.SearchParametersIVF(**more))
-        found: Slots = slots
-        return found
+        nearest: Slots = slots
+        return nearest
 
     def saved(self) -> NDArray[np.uint8]:
         """Return it as bytes."""

@@ -89,13 +89,20 @@ class Snapshot:
             owners=Growing.empty(np.int64),
             passages=False,
             live=Growing.empty(np.bool_),
-            dense=DenseIndex(nothing),
+            dense=DenseIndex.of(nothing),
             lexical=LexicalIndex.of({}),
             columns=Columns({}),
         )
 
     def __len__(self) -> int:
         return self.lexical.documents
+
+    @property
+    def documents(self) -> int:
+        """How many documents there are, counted anew."""
+        if not self.passages:
+            return len(self)
+        return int(np.count_nonzero((self.rows.items == self.owners.items) & self.live.items))
 
     def changed(self, watermark: int, removed: Mapping[int, Iterable[str]], added: Additions) -> Self:
         """Return the state after a change.
