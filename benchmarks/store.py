@@ -7,6 +7,7 @@ writes go on while queries are timed where the table says so.
     NIRU_EVAL_DATA=folder python benchmarks/store.py            # this store at 100,000 rows, then the race
     NIRU_EVAL_DATA=folder python benchmarks/store.py 1000000    # this store at so many rows
     NIRU_EVAL_DATA=folder python benchmarks/store.py --rivals [names]  # the race, or some of it, at 100,000 rows
+    NIRU_EVAL_DATA=folder python benchmarks/store.py 5000 --rivals [names]  # the same at so many, to try it
 """
 
 import json
@@ -55,25 +56,28 @@ def alone(rows: int) -> None:
         print(f"{name:40s} {value:12.3f}")
 
 
-def beside(names: list[str]) -> None:
+def beside(names: list[str], rows: int) -> None:
     """Measure all contenders that are installed and keep their figures."""
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    figures = kept.get("race", {}).get("figures", {})
+    key = "race" if rows == ROWS else f"race at {rows}"
     for name in names:
-        if find_spec(name):
-            figures[name] = race(name, ROWS)
-    keep("race", figures)
-    print(json.dumps(figures, indent=1))
+        if not find_spec(name):
+            print(f"{name} is not installed: see requirements-store.in")
+            continue
+        kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        figures = kept.get(key, {}).get("figures", {}) | {name: race(name, rows)}
+        keep(key, figures)  # at once: the next may take long
+        print(name, json.dumps(figures[name], indent=1), flush=True)
 
 
 def main(words: list[str]) -> None:
     """Run what the words ask for."""
-    if words[:1] == ["--rivals"]:
-        beside(words[1:] or list(CONTENDERS))
+    rows = int(words.pop(0)) if words and words[0].isdigit() else None
+    if words:
+        beside(words[1:] or list(CONTENDERS), rows or ROWS)
         return
-    alone(int(words[0]) if words else ROWS)
-    if not words:
-        beside(list(CONTENDERS))
+    alone(rows or ROWS)
+    if rows is None:
+        beside(list(CONTENDERS), ROWS)
 
 
 if __name__ == "__main__":

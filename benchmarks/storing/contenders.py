@@ -1,6 +1,8 @@
 """The same few operations on each embedded store, set up as its documentation advises for one process and a folder."""
 
-from collections.abc import Sequence
+import os
+import threading
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,14 +11,17 @@ from benchmarks.storing.corpus import Question
 
 from niruhybrid.types import IndexEntry
 
+Batches = Iterable[Sequence[IndexEntry]]
+"""Of a thousand rows each."""
+
 
 class Contender(Protocol):
     """What the loads ask of a store."""
 
     hybrid: bool
 
-    def load(self, rows: Sequence[IndexEntry]) -> None:
-        """Take very many rows in one call."""
+    def load(self, batches: Batches) -> None:
+        """Take very many rows at first."""
 
     def ready(self) -> None:
         """Do what the documentation advises after loading: indexes, a first save."""
@@ -41,8 +46,9 @@ class Niruhybrid:
 
         self.store = EmbeddedStore(folder / "store.niru")
 
-    def load(self, rows: Sequence[IndexEntry]) -> None:
-        self.store.upsert(rows)
+    def load(self, batches: Batches) -> None:
+        for rows in batches:
+            self.store.upsert(rows)
 
     def ready(self) -> None:
         from benchmarks.storing.ours import settled
@@ -74,11 +80,12 @@ class Lancedb:
         self.base = lancedb.connect(folder)
         self.table: Any = self.base.open_table("rows") if "rows" in self.base.list_tables().tables else None
 
-    def load(self, rows: Sequence[IndexEntry]) -> None:
-        if self.table is None:
-            self.table = self.base.create_table("rows", self._data(rows))
-        else:
-            self.table.add(self._data(rows))
+    def load(self, batches: Batches) -> None:
+        for rows in batches:
+            if self.table is None:
+                self.table = self.base.create_table("rows", self._data(rows))
+            else:
+                self.table.add(self._data(rows))
 
     def ready(self) -> None:
         self.table.create_index(metric="cosine", vector_column_name="vector")
@@ -124,19 +131,15 @@ class Chroma:
             "rows", configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
         )
 
-    def load(self, rows: Sequence[IndexEntry]) -> None:
-        self.write(rows)
+    def load(self, batches: Batches) -> None:
+        for rows in batches:
+            self.rows.add(**self._data(rows))
 
     def ready(self) -> None:
         pass
 
     def write(self, rows: Sequence[IndexEntry]) -> None:
-        self.rows.upsert(
-            [row.document.id for row in rows],
-            embeddings=np.array([row.vector for row in rows]),
-            documents=[row.document.text for row in rows],
-            metadatas=[dict(row.document.metadata) for row in rows],
-        )
+        self.rows.upsert(**self._data(rows))
 
     def search(self, question: Question) -> list[str]:
         found = self.rows.query(query_embeddings=question.vector[None], n_results=10, include=["documents"])
@@ -145,48 +148,59 @@ class Chroma:
     def ids(self) -> set[str]:
         return set(self.rows.get(include=[])["ids"])
 
+    @staticmethod
+    def _data(rows: Sequence[IndexEntry]) -> dict[str, Any]:
+        return {
+            "ids": [row.document.id for row in rows],
+            "embeddings": np.array([row.vector for row in rows]),
+            "documents": [row.document.text for row in rows],
+            "metadatas": [dict(row.document.metadata) for row in rows],
+        }
+
 
 class Txtai:
-    """faiss and its own BM25, texts in SQLite; it is durable only by `save`, which writes everything anew."""
+    """faiss (IVF as it chooses) and its own BM25, texts in SQLite, indexed in one go; `save` writes everything anew.
+
+    A write is acknowledged without a `save`, which takes as long as the store is large. A search while another thread
+    writes makes the write fail, so they take turns.
+    """
 
     hybrid = True
 
     def __init__(self, folder: Path) -> None:
+        os.environ["ALLOW_RESOLVE_TRANSFORM"] = "True"  # else it takes no vectors that are known already
         from txtai import Embeddings
 
         self.folder = folder / "index"
         transform = f"{__name__}.known_vectors"
-        settings = {"method": "external", "transform": transform, "content": True, "hybrid": True}
-        self.rows = Embeddings(settings)
+        self.rows = Embeddings({"method": "external", "transform": transform, "content": True, "hybrid": True})
         if self.folder.exists():
             self.rows.load(str(self.folder))
-        self.first = True
+        self.turn = threading.Lock()
 
-    def load(self, rows: Sequence[IndexEntry]) -> None:
-        if self.first:
-            self.first = False
-            self._remember(rows)
-            self.rows.index([(row.document.id, row.document.text, None) for row in rows])
-        else:
-            self.write(rows)
+    def load(self, batches: Batches) -> None:
+        self.rows.index(row for rows in batches for row in self._data(rows))
 
     def ready(self) -> None:
         self.rows.save(str(self.folder))
 
     def write(self, rows: Sequence[IndexEntry]) -> None:
-        self._remember(rows)
-        self.rows.upsert([(row.document.id, row.document.text, None) for row in rows])
+        with self.turn:
+            self.rows.upsert(list(self._data(rows)))
 
     def search(self, question: Question) -> list[str]:
         _known[question.text] = question.vector
-        return [str(row["id"]) for row in self.rows.search(question.text, 10)]
+        with self.turn:
+            return [str(row["id"]) for row in self.rows.search(question.text, 10)]
 
     def ids(self) -> set[str]:
         return {str(row["id"]) for row in self.rows.search("SELECT id FROM txtai", 10_000_000)}
 
-    def _remember(self, rows: Sequence[IndexEntry]) -> None:
-        _known.clear()
-        _known.update({row.document.text: row.vector for row in rows})
+    @staticmethod
+    def _data(rows: Sequence[IndexEntry]) -> Iterable[tuple[str, str, None]]:
+        for row in rows:
+            _known[row.document.text] = row.vector
+            yield row.document.id, row.document.text, None
 
 
 _known: dict[str, Any] = {}

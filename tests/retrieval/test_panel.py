@@ -22,15 +22,11 @@ GONE = st.sets(st.integers(0, 11))
 DOCUMENTS = st.lists(st.tuples(UNITS, TERMS), min_size=1, max_size=6)
 
 
-@pytest.fixture(params=["all coordinates", "leading coordinates"])
-def _small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have few queries go the way of many."""
+@pytest.fixture
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have few queries and documents make several blocks."""
     monkeypatch.setattr(panel, "_BLOCK", 3)
-    monkeypatch.setattr(panel, "_COMMON", 3)
     monkeypatch.setattr(panel, "_DOCUMENTS", 2)
-    if request.param == "leading coordinates":
-        monkeypatch.setattr(panel, "_FULL", 2)
-        monkeypatch.setattr(panel, "_LEADING", (2, 3))
 
 
 def searched(
