@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(150)]
-
 HERE = Path(__file__).parent
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "15")  # for each of the paths; make it 2000 for a long look
 SEED = os.environ.get("FUZZ_SEED", "1")  # the same requests in every run of the suite; change it for others
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(90 + 4 * int(EXAMPLES))]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("schemathesis") is None, reason="schemathesis is not installed")

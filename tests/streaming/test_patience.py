@@ -75,7 +75,7 @@ def test_a_later_limit_counts_from_its_own_beginning(run: Run) -> None:
         assert not patience.expired
         with pytest.raises(TimeoutError), patience.within(0.02):
             await forever()
-        assert loop.time() - began >= 0.06
+        assert loop.time() - began >= 0.05  # an event loop may count in milliseconds
 
     run(scenario)
 

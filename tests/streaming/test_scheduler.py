@@ -57,7 +57,7 @@ class Desk:
         """Let a batch come back well, and end its items."""
         self.now += seconds
         for job, _ in self.scheduler.complete(batch, [ROW] * len(batch.works), self.now):
-            assert self.scheduler.deliver(job)
+            assert self.scheduler.deliver(job, self.now)
 
     def ended(self) -> dict[object, type[NiruError]]:
         return {job.payload: type(error) for job, error in self.scheduler.collect()}
@@ -326,6 +326,30 @@ def test_admission_counts_the_batch_in_the_encoder_until_it_is_back() -> None:
     assert desk.offer("hasty", timeout=0.15).state == "waiting"
 
 
+def test_admission_learns_how_much_later_than_reckoned_queries_end_and_forgets_it() -> None:
+    desk = Desk(now=0.0)
+    desk.offer("lesson")
+    desk.encode(desk.take(), 0.1)
+    for rounds, after, admitted in ((5, 0.0, True), (30, 0.3, False), (600, 0.0, True)):  # good, slow, good again
+        for number in range(rounds):
+            for name in "abcde":
+                desk.offer(f"{name}{number}", timeout=60.0)
+            while (batch := desk.scheduler.take(desk.now)) is not None:
+                desk.now += after  # what comes after encoding
+                batch.returned = batch.started + 0.1
+                desk.encode(batch, 0.1)
+        for name in "abcdefgh":
+            desk.offer(f"{name} waits", timeout=60.0)
+        try:
+            desk.offer("hasty", timeout=0.5)
+        except DeadlineUnreachableError:
+            assert not admitted
+        else:
+            assert admitted
+        while (batch := desk.scheduler.take(desk.now)) is not None:
+            desk.encode(batch, 0.1)
+
+
 def test_an_idle_encoder_always_tries() -> None:
     desk = Desk(now=0.0)
     desk.offer("lesson")
@@ -416,7 +440,7 @@ def test_cancelling_in_flight_leaves_the_result() -> None:
     batch = desk.take()
     assert desk.scheduler.cancel(job)
     assert desk.scheduler.complete(batch, [ROW], desk.now) == []
-    assert not desk.scheduler.deliver(job)
+    assert not desk.scheduler.deliver(job, desk.now)
     desk.check()
 
 
@@ -528,7 +552,7 @@ def test_a_lane_whose_stage_is_behind_pauses_and_the_other_goes_on() -> None:
     assert desk.take().texts == ["q"]
     for job, _ in flying:
         desk.scheduler.finished("bulk")
-        desk.scheduler.deliver(job)
+        desk.scheduler.deliver(job, desk.now)
     assert desk.take().lane == "bulk"
     desk.check()
 
@@ -540,7 +564,7 @@ def test_an_item_with_a_vector_is_in_flight_at_once() -> None:
     assert job.state == "in_flight"
     assert desk.scheduler.take(desk.now) is None
     desk.scheduler.finished("bulk")
-    assert desk.scheduler.deliver(job)
+    assert desk.scheduler.deliver(job, desk.now)
     desk.check()
 
 

@@ -127,7 +127,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def finish(self, data: st.DataObject, well: bool) -> None:
         job = self.finishing.pop(data.draw(st.integers(0, len(self.finishing) - 1)))
         self.scheduler.finished(job.lane)
-        ended = self.scheduler.deliver(job) if well else self.scheduler.fail(job, EncoderFailedError("late"))
+        ended = self.scheduler.deliver(job, self.now) if well else self.scheduler.fail(job, EncoderFailedError("late"))
         assert ended == (job in self.live)
         if ended:
             self._end(job, "finished")

@@ -276,7 +276,7 @@ class Batcher:
         ended: list[Ending] = []
         if not self._stages:
             for job, vector in encoded:
-                self._end(job, _done(job, vector, None, 0.0, now), ended)
+                self._end(job, _done(job, vector, None, 0.0, now), ended, now)
         for lane, stage in self._stages.items():
             items = [Encoded(job, job.payload, vector) for job, vector in encoded if job.lane == lane]
             if items:
@@ -291,7 +291,7 @@ class Batcher:
             for (job, _, vector), found, seconds in results:
                 self._scheduler.finished(job.lane)
                 error = found if isinstance(found, NiruError) else None
-                self._end(job, error or _done(job, vector, found, seconds, now), ended)
+                self._end(job, error or _done(job, vector, found, seconds, now), ended, now)
             self._wake_worker()  # a lane that paused for its stage may go on
             if self._closed:
                 self._alarm.look_now()
@@ -333,10 +333,10 @@ class Batcher:
             self._idle = False
             self._work_came.release()
 
-    def _end(self, job: Job, outcome: Done | NiruError, ended: list[Ending]) -> None:
+    def _end(self, job: Job, outcome: Done | NiruError, ended: list[Ending], now: float) -> None:
         """End an item that has been through everything; nobody is to be told if it has ended otherwise meanwhile."""
         scheduler = self._scheduler
-        if scheduler.fail(job, outcome) if isinstance(outcome, NiruError) else scheduler.deliver(job):
+        if scheduler.fail(job, outcome) if isinstance(outcome, NiruError) else scheduler.deliver(job, now):
             ended.append(_ending(job, outcome))
 
     def _collect(self) -> list[Ending]:

@@ -63,6 +63,7 @@ class Job:
         tokens: how many tokens the encoder will read; None has them estimated.
         accepted_at: monotonic seconds at which it was offered.
         deadline: monotonic seconds at which it is given up.
+        predicted: seconds that admission reckoned with; 0 where it did not reckon.
         taken_at: monotonic seconds at which its text was taken for encoding; `accepted_at` if it never waited.
         encoded_in: seconds its batch took to encode.
         state: `waiting`, `in_flight`, then `ended`.
@@ -80,6 +81,7 @@ class Job:
     tokens: int | None = None
     accepted_at: float = field(init=False)
     deadline: float = field(init=False)
+    predicted: float = field(default=0.0, init=False)
     taken_at: float = field(init=False)
     encoded_in: float = field(default=0.0, init=False)
     state: Literal["waiting", "in_flight", "ended"] = field(default="waiting", init=False)

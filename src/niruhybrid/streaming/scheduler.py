@@ -173,7 +173,7 @@ class Scheduler:
                 self._lanes[work.lane].add(work)
             return works[:1]
         for job in late:
-            self._drop(job, "deadline", _exceeded(job, now))
+            self._give_up(job, now)
         return [work for work in works if work.jobs]
 
     def _dispatch(self, lane: Lane, works: list[Work], reason: str, now: float) -> Batch:
@@ -277,10 +277,11 @@ class Scheduler:
 
     # --- how an item ends --------------------------------------------------------------------------------------
 
-    def deliver(self, job: Job) -> bool:
+    def deliver(self, job: Job, now: float) -> bool:
         """End an item with its result; False if it has ended otherwise meanwhile."""
         if job.state == "ended":
             return False
+        self._admission.took(job, now)
         self._end(job).ledger.delivered += 1
         return True
 
@@ -306,7 +307,7 @@ class Scheduler:
     def expire(self, now: float) -> None:
         """End every item whose deadline is now or has passed."""
         for job in self._deadlines.due(now):
-            self._drop(job, "deadline", _exceeded(job, now))
+            self._give_up(job, now)
 
     def close(self) -> None:
         """Refuse new items, and end all that wait; those in flight end in their own way."""
@@ -321,6 +322,10 @@ class Scheduler:
             return []
         ended, self._ended = self._ended, []
         return ended
+
+    def _give_up(self, job: Job, now: float) -> None:
+        self._admission.took(job, now)
+        self._drop(job, "deadline", _exceeded(job, now))
 
     def _drop(self, job: Job, reason: str, error: NiruError) -> None:
         self._unqueue(job)
