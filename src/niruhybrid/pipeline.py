@@ -13,6 +13,7 @@ from typing import Any, Self
 from niruhybrid import analysis
 from niruhybrid.config import GenerationConfig, StoreConfig, StreamingConfig
 from niruhybrid.errors import ClosedError, DeadlineExceededError, GenerationError, InvalidSettingError, NiruError
+from niruhybrid.observe.tracing import QueryTrace, Tracing, open_tracing, query_trace
 from niruhybrid.ports import Encoder, Generator, Store, TermEncoder, TokenCounter
 from niruhybrid.settings import Settings
 from niruhybrid.streaming.stream_processor import AsyncStreamProcessor
@@ -92,17 +93,28 @@ class Pipeline:
         store: keeps and finds documents.
         generator: writes answers from hits.
         streaming: how items are batched and given up on.
+        tracing: where spans go; closed with the pipeline.
+
+    Attributes:
+        tracing: the same; None if nowhere.
     """
 
     def __init__(
-        self, encoder: Encoder, store: Store, generator: Generator, *, streaming: StreamingConfig | None = None
+        self,
+        encoder: Encoder,
+        store: Store,
+        generator: Generator,
+        *,
+        streaming: StreamingConfig | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
+        self.tracing = tracing
         self._streaming = streaming or StreamingConfig()
         self._encoder = encoder
         self._store = store
         self._generator = generator
         self._terms = encoder.terms if isinstance(encoder, TermEncoder) else analysis.terms
-        self._processor = AsyncStreamProcessor(encoder, store=store, config=self._streaming)
+        self._processor = AsyncStreamProcessor(encoder, store=store, config=self._streaming, observer=tracing)
         self._answers = {"done": 0, "error": 0, "cancelled": 0}
         self._open_answers = 0
         self._subscriptions: set[Subscription] = set()
@@ -116,22 +128,27 @@ class Pipeline:
         encoder: Encoder | None = None,
         store: Store | None = None,
         generator: Generator | None = None,
+        tracing: Tracing | None = None,
     ) -> Self:
         """Return a running pipeline; parts that are not given are made from `settings`, off the event loop.
 
         Raises:
             ModelError: the model can't be loaded.
             StoreError: the store can't be opened.
-            InvalidSettingError: a generator is asked for whose key or package is not there.
+            InvalidSettingError: a generator or traces are asked for whose key or package is not there.
         """
         settings = settings or Settings()
+        tracing = tracing or await asyncio.to_thread(open_tracing, settings.observe)
         opening = asyncio.ensure_future(asyncio.to_thread(_open_parts, settings, encoder, store, generator))
         try:
             parts = await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            opening.add_done_callback(_close_unused)
+        except BaseException as err:
+            if isinstance(err, asyncio.CancelledError):
+                opening.add_done_callback(_close_unused)
+            if tracing is not None:
+                tracing.close()
             raise
-        return cls(*parts, streaming=settings.streaming)
+        return cls(*parts, streaming=settings.streaming, tracing=tracing)
 
     async def __aenter__(self) -> Self:
         return self
@@ -166,18 +183,24 @@ class Pipeline:
         ending = "cancelled"
         self._open_answers += 1
         searching: asyncio.Task[QueryResult] | None = None
+        trace = query_trace(self.tracing, query)
+        failure: Exception | None = None
+        told: Mapping[str, Any] = {}
         try:
             try:
                 if progressive and query.mode == "hybrid":
-                    searching = asyncio.ensure_future(self._processor.submit_query(query))
+                    with trace.active():
+                        searching = asyncio.ensure_future(self._processor.submit_query(query))
                     if (found := await self._worded(query, searching)) is not None:
                         yield StreamEvent("provisional", _sources(query, found))
-                result = await (searching or self._processor.submit_query(query))
-            except Exception:
-                ending = "error"
+                with trace.active():
+                    result = await (searching or self._processor.submit_query(query))
+            except Exception as err:
+                ending, failure = "error", err
                 raise
+            trace.found(result)
             yield StreamEvent("sources", _sources(query, result))
-            answer = _Answer(self._generator, query, result, self._limits(query, began))
+            answer = _Answer(self._generator, query, result, self._limits(query, began), trace)
             try:
                 async with aclosing(answer.tokens()) as tokens:
                     async for token in tokens:
@@ -186,9 +209,10 @@ class Pipeline:
                 last = StreamEvent("error", answer.error(err))
             else:
                 last = StreamEvent("done", answer.done(began))
-            ending = last.event
+            ending, told = last.event, last.data
             yield last
         finally:
+            trace.end(ending, error=failure or told.get("code"), finish=told.get("finish_reason"))
             if searching is not None:
                 searching.cancel()
             self._open_answers -= 1
@@ -201,7 +225,11 @@ class Pipeline:
             NiruError: as `stream` does before its first event.
         """
         self._refuse_when_closed()
-        return await self._processor.submit_query(query)
+        trace = query_trace(self.tracing, query)
+        with trace.whole():
+            result = await self._processor.submit_query(query)
+            trace.found(result)
+        return result
 
     async def subscribe(
         self, query: Query, *, min_score: float | None = None, per_minute: int | None = None
@@ -324,6 +352,8 @@ class Pipeline:
                 await _close_generator(self._generator)
             finally:
                 await asyncio.to_thread(self._store.close)
+                if self.tracing is not None:
+                    await asyncio.to_thread(self.tracing.close)
 
     def _refuse_when_closed(self) -> None:
         if self._closing is not None:
@@ -349,7 +379,10 @@ class _Limits:
 class _Answer:
     """One answer as it is generated: what was sent of it, and how long the generator took."""
 
-    def __init__(self, generator: Generator, query: Query, result: QueryResult, limits: _Limits) -> None:
+    def __init__(
+        self, generator: Generator, query: Query, result: QueryResult, limits: _Limits, trace: QueryTrace
+    ) -> None:
+        self._trace = trace
         self._generator = generator
         self._query = query
         self._result = result
@@ -379,7 +412,8 @@ class _Answer:
         limit = asyncio.timeout(allowed)
         try:
             async with limit:
-                return await anext(tokens, None)
+                with self._trace.generating():
+                    return await anext(tokens, None)
         except TimeoutError as err:
             if not limit.expired():
                 raise

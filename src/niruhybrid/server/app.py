@@ -15,6 +15,7 @@ from niruhybrid.pipeline import Pipeline
 from niruhybrid.server import answers, data, openai_api, openapi, operations, problems, subscriptions
 from niruhybrid.server.front import Front, configured_keys
 from niruhybrid.server.gate import Gate
+from niruhybrid.server.traces import Traces
 from niruhybrid.settings import library_version
 
 __all__ = ("create_app",)
@@ -61,6 +62,7 @@ def create_app(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]], config: S
     )
     app.state.gate = gate
     app.add_middleware(Front, config=gate.config)
+    app.add_middleware(Traces, tracing=lambda: gate.tracing)
     rooms = (
         answers.router(gate),
         data.router(gate),

@@ -18,7 +18,7 @@ from niruhybrid.errors import (
     NiruError,
     QueueFullError,
 )
-from niruhybrid.ports import Encoder, Store, TermEncoder, TokenCounter
+from niruhybrid.ports import BatchObserver, Encoder, Store, TermEncoder, TokenCounter
 from niruhybrid.streaming.batcher import Batcher, Job
 from niruhybrid.streaming.cache import CacheStats
 from niruhybrid.streaming.callers import Done
@@ -114,12 +114,19 @@ class Engine:
         encoder: anything with `encode(list[str])`.
         store: where documents are kept and found; None only encodes.
         config: bounds, batch sizes, shares and timeouts.
+        observer: is told of every batch.
 
     Raises:
         InvalidSettingError: `encoder` has no `encode`.
     """
 
-    def __init__(self, encoder: Encoder, store: Store | None, config: StreamingConfig) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        store: Store | None,
+        config: StreamingConfig,
+        observer: BatchObserver | None = None,
+    ) -> None:
         if not callable(getattr(encoder, "encode", None)):
             raise InvalidSettingError(
                 f"`hybrid_encoder` is a {type(encoder).__name__} without `encode`: "
@@ -131,7 +138,7 @@ class Engine:
         self._counter = encoder if isinstance(encoder, TokenCounter) else None
         self._dim: int | None = getattr(encoder, "dimension", None)
         finish = None if store is None else {"interactive": self._search, "bulk": self._write}
-        self.batcher = Batcher(encoder, config, finish=cast("Any", finish))
+        self.batcher = Batcher(encoder, config, finish=cast("Any", finish), observer=observer)
         self.reader = Reader(encoder, config)
         self._long = LongTexts(self.batcher.start, 2 * config.batch_size)
         self._streams = 0
