@@ -14,7 +14,7 @@ import orjson
 import pytest
 import requests
 
-from tests.client.wire import Received, Reply, scripted_servers
+from tests.client.wire import Received, Reply, in_order, scripted_servers
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -49,14 +49,14 @@ def niru(tmp_path: Path) -> Run:
 def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     processes: list[subprocess.Popen[str]] = []
 
-    def begin(*arguments: str) -> "subprocess.Popen[str]":
+    def begin(*arguments: str, **variables: str) -> "subprocess.Popen[str]":
         process = subprocess.Popen(  # our own words
             [*_MAIN, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             cwd=tmp_path,
-            env=environment(tmp_path) | {"PYTHONUNBUFFERED": "1"},
+            env=environment(tmp_path) | {"PYTHONUNBUFFERED": "1"} | variables,
         )
         processes.append(process)
         return process
@@ -217,6 +217,23 @@ def test_a_server_whose_model_breaks_off_says_so(start: Callable[..., Any], niru
     assert told.returncode == 1
     assert told.stdout.endswith("The heapq\n")
     assert "the answer is not complete" in told.stderr
+
+
+def test_spans_are_sent_to_a_collector(start: Callable[..., Any], tmp_path: Path) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="needs the extra `otel`")
+    with scripted_servers() as scripted:
+        collector = scripted(in_order(Reply((b"",), headers={"Content-Type": "application/x-protobuf"})))
+        (tmp_path / "niru.toml").write_text('[observe]\ntraces = "otlp"\n')
+        process = start("--config", "niru.toml", "serve", "--port", "0", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+        url = until(process, r"http://\S+")[0]
+        until(process, r"ready after")
+        assert requests.post(f"{url}/stream/query", json={"query": "priority queue"}, timeout=10).ok
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert {request.path for request in collector.requests} == {"/v1/traces"}
+    sent = b"".join(request.body for request in collector.requests)
+    assert all(name in sent for name in (b"niru.query", b"POST /stream/query", b"niru.encode_batch", b"niruhybrid"))
+    assert b"priority queue" not in sent
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])

@@ -177,6 +177,7 @@ def test_importing_the_library_loads_no_heavy_package() -> None:
         "torch",
         "httpx2",
         "openai",
+        "opentelemetry",
     )
     code = f"import sys, niruhybrid; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run((sys.executable, "-W", "error", "-c", code), capture_output=True, text=True, check=False)

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from niruhybrid.errors import DeadlineExceededError, GenerationError, NiruError
+from niruhybrid.observe.tracing import QueryTrace
 from niruhybrid.ports import Generator
 from niruhybrid.streaming.patience import Patience
 from niruhybrid.types import Finish, Query, QueryResult, SearchResponse, StreamEvent, Token
@@ -36,10 +37,18 @@ class Answer:
         result: what was found.
         began: when the query came, in monotonic seconds.
         silence: seconds to wait for each token, where the query has no `timeout`.
+        trace: the query's spans.
     """
 
     def __init__(
-        self, generator: Generator, query: Query, result: QueryResult, *, began: float, silence: float
+        self,
+        generator: Generator,
+        query: Query,
+        result: QueryResult,
+        *,
+        began: float,
+        silence: float,
+        trace: QueryTrace,
     ) -> None:
         self._generator = generator
         self._query = query
@@ -47,6 +56,7 @@ class Answer:
         self._began = began
         self._deadline = None if query.timeout is None else began + query.timeout
         self._silence = silence
+        self._trace = trace
         self._patience = Patience()
         self._partial = False
         self._finish = Finish()
@@ -86,7 +96,7 @@ class Answer:
         asked = time.monotonic()
         allowed = self._silence if self._deadline is None else max(0.0, self._deadline - asked)
         try:
-            with self._patience.within(allowed):
+            with self._patience.within(allowed), self._trace.generating():
                 return await anext(tokens, None)
         except TimeoutError as err:
             if not self._patience.expired:

@@ -11,11 +11,13 @@ __all__ = (
     "Durability",
     "GenerationConfig",
     "LongText",
+    "ObserveConfig",
     "Overflow",
     "RetryPolicy",
     "ServerConfig",
     "StoreConfig",
     "StreamingConfig",
+    "Traces",
 )
 
 LongText = Literal["windows", "mean", "late", "truncate", "error"]
@@ -26,6 +28,9 @@ Overflow = Literal["drop_oldest", "drop_newest", "block", "error"]
 
 Durability = Literal["process", "power"]
 """What an acknowledged write survives: the death of the process, or also the loss of power."""
+
+Traces = Literal["off", "otlp", "provider"]
+"""Where spans of OpenTelemetry go; see `niruhybrid.observe.tracing`."""
 
 
 def _whole(name: str, value: object, low: int, high: int) -> None:
@@ -299,3 +304,22 @@ class ServerConfig:
         _whole("kept_answers", self.kept_answers, 0, 1_000_000)
         _whole("kept_bytes", self.kept_bytes, 0, 1 << 40)
         _seconds("grace", self.grace, 0.0, 3600.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ObserveConfig:
+    """Who is told of what happens, beside the counters.
+
+    Attributes:
+        traces: where spans of OpenTelemetry go: nowhere, to a collector as OpenTelemetry's own variables have it, or to
+            the provider that this process has set up.
+
+    Raises:
+        InvalidSettingError: a value is out of its range.
+    """
+
+    traces: Traces = "off"
+
+    def __post_init__(self) -> None:
+        if self.traces not in get_args(Traces):
+            raise InvalidSettingError(f"`traces` is {self.traces!r}: give one of {', '.join(get_args(Traces))}")

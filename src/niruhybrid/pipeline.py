@@ -12,6 +12,7 @@ from niruhybrid import analysis
 from niruhybrid.answer import Answer, sources_of
 from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import ClosedError
+from niruhybrid.observe.tracing import Tracing, open_tracing, query_trace
 from niruhybrid.parts import Parts, open_parts
 from niruhybrid.ports import Encoder, Generator, Store, TermEncoder, TokenCounter
 from niruhybrid.settings import Settings
@@ -90,17 +91,28 @@ class Pipeline:
         store: keeps and finds documents.
         generator: writes answers from hits.
         streaming: how items are batched and given up on.
+        tracing: where spans go; closed with the pipeline.
+
+    Attributes:
+        tracing: the same; None if nowhere.
     """
 
     def __init__(
-        self, encoder: Encoder, store: Store, generator: Generator, *, streaming: StreamingConfig | None = None
+        self,
+        encoder: Encoder,
+        store: Store,
+        generator: Generator,
+        *,
+        streaming: StreamingConfig | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
+        self.tracing = tracing
         self._streaming = streaming or StreamingConfig()
         self._encoder = encoder
         self._store = store
         self._generator = generator
         self._terms = encoder.terms if isinstance(encoder, TermEncoder) else analysis.terms
-        self._processor = AsyncStreamProcessor(encoder, store=store, config=self._streaming)
+        self._processor = AsyncStreamProcessor(encoder, store=store, config=self._streaming, observer=tracing)
         self._answers = {"done": 0, "error": 0, "cancelled": 0}
         self._open_answers = 0
         self._subscriptions: set[Subscription] = set()
@@ -114,22 +126,27 @@ class Pipeline:
         encoder: Encoder | None = None,
         store: Store | None = None,
         generator: Generator | None = None,
+        tracing: Tracing | None = None,
     ) -> Self:
         """Return a running pipeline; parts that are not given are made from `settings`, off the event loop.
 
         Raises:
             ModelError: the model can't be loaded.
             StoreError: the store can't be opened.
-            InvalidSettingError: a generator is asked for whose key or package is not there.
+            InvalidSettingError: a generator or traces are asked for whose key or package is not there.
         """
         settings = settings or Settings()
+        tracing = tracing or await asyncio.to_thread(open_tracing, settings.observe)
         opening = asyncio.ensure_future(asyncio.to_thread(open_parts, settings, encoder, store, generator))
         try:
             parts = await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            opening.add_done_callback(_close_unused)
+        except BaseException as err:
+            if isinstance(err, asyncio.CancelledError):
+                opening.add_done_callback(_close_unused)
+            if tracing is not None:
+                tracing.close()
             raise
-        return cls(*parts, streaming=settings.streaming)
+        return cls(*parts, streaming=settings.streaming, tracing=tracing)
 
     async def __aenter__(self) -> Self:
         return self
@@ -164,25 +181,32 @@ class Pipeline:
         ending = "cancelled"
         self._open_answers += 1
         searching: asyncio.Task[QueryResult] | None = None
+        trace = query_trace(self.tracing, query)
+        failure: Exception | None = None
+        told: Mapping[str, Any] = {}
         try:
             try:
                 if progressive and query.mode == "hybrid":
-                    searching = asyncio.ensure_future(self._processor.submit_query(query))
+                    with trace.active():
+                        searching = asyncio.ensure_future(self._processor.submit_query(query))
                     if (found := await self._worded(query, searching)) is not None:
                         yield StreamEvent("provisional", sources_of(query, found))
-                result = await (searching or self._processor.submit_query(query))
-            except Exception:
-                ending = "error"
+                with trace.active():
+                    result = await (searching or self._processor.submit_query(query))
+            except Exception as err:
+                ending, failure = "error", err
                 raise
+            trace.found(result)
             yield StreamEvent("sources", sources_of(query, result))
             silence = self._streaming.processing_timeout
-            answer = Answer(self._generator, query, result, began=began, silence=silence)
+            answer = Answer(self._generator, query, result, began=began, silence=silence, trace=trace)
             async with aclosing(answer.events()) as events:
                 async for event in events:
                     if event.event != "token":
-                        ending = event.event
+                        ending, told = event.event, event.data
                     yield event
         finally:
+            trace.end(ending, error=failure or told.get("code"), finish=told.get("finish_reason"))
             if searching is not None:
                 searching.cancel()
             self._open_answers -= 1
@@ -195,7 +219,11 @@ class Pipeline:
             NiruError: as `stream` does before its first event.
         """
         self._refuse_when_closed()
-        return await self._processor.submit_query(query)
+        trace = query_trace(self.tracing, query)
+        with trace.whole():
+            result = await self._processor.submit_query(query)
+            trace.found(result)
+        return result
 
     async def subscribe(
         self, query: Query, *, min_score: float | None = None, per_minute: int | None = None
@@ -350,6 +378,8 @@ class Pipeline:
                 await _close_generator(self._generator)
             finally:
                 await asyncio.to_thread(self._store.close)
+                if self.tracing is not None:
+                    await asyncio.to_thread(self.tracing.close)
 
     def _refuse_when_closed(self) -> None:
         if self._closing is not None:

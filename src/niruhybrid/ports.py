@@ -17,7 +17,7 @@ from niruhybrid.types import (
 )
 from niruhybrid.windows import Tokens, Window
 
-__all__ = ("Encoder", "Generator", "Store", "TermEncoder", "TokenCounter", "WindowEncoder")
+__all__ = ("BatchObserver", "Encoder", "Generator", "Store", "TermEncoder", "TokenCounter", "WindowEncoder")
 
 
 class Encoder(Protocol):
@@ -159,5 +159,28 @@ class Generator(Protocol):
 
         Raises:
             GenerationError: no answer, or no more of it, can be given.
+        """
+        ...
+
+
+class BatchObserver(Protocol):
+    """Is told of every encode. Thread-safe; must return at once and not raise."""
+
+    def origin(self) -> object:
+        """Return what an item that is handed in now belongs to, or None; asked where it is handed in."""
+        ...
+
+    def encoded(
+        self, lane: str, origins: Sequence[object], *, texts: int, tokens: int, seconds: float, failed: bool
+    ) -> None:
+        """Take note of a batch whose encode has just ended; called in the thread that encoded.
+
+        Args:
+            lane: where its items waited.
+            origins: of each item that it served.
+            texts: how many were encoded, each once.
+            tokens: estimated, padded ones counted.
+            seconds: that it took, all tries together.
+            failed: whether the encoder raised.
         """
         ...

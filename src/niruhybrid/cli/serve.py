@@ -42,6 +42,7 @@ _LEVELS = ("debug", "info", "warning", "error")
 @click.option("--workers", type=int, default=1, help="1: one process owns the store and the encoder.")
 @click.option("--log-json", is_flag=True, help="Log lines of JSON.")
 @click.option("--log-level", type=click.Choice(_LEVELS), default="info", help="debug shows each request (info).")
+@click.option("--traces", type=click.Choice(("off", "otlp", "provider")), help="Where spans of OpenTelemetry go.")
 @model_option
 @llm_options
 @click.pass_obj

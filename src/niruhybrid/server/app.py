@@ -26,6 +26,7 @@ from niruhybrid.server import (
 )
 from niruhybrid.server.front import Front, configured_keys
 from niruhybrid.server.gate import Gate
+from niruhybrid.server.traces import Traces
 from niruhybrid.settings import library_version
 
 __all__ = ("create_app",)
@@ -83,6 +84,7 @@ def create_app(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]], config: S
         app.router.routes.extend(paths.routes)  # as they are: an included router's would be wrapped again
     app.include_router(openai_api.router(gate))
     app.add_middleware(Front, config=gate.config, straight=routing.straight(app.router.routes))
+    app.add_middleware(Traces, tracing=lambda: gate.tracing)
     return app
 
 

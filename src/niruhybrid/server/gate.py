@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from niruhybrid.config import ServerConfig
+from niruhybrid.observe.tracing import Tracing
 from niruhybrid.pipeline import Pipeline
 from niruhybrid.server.event_log import position
 from niruhybrid.server.ndjson import LineRequest, LineStreamResponse
@@ -56,6 +57,7 @@ class Gate:
         self._open_pipeline = open_pipeline
         self._opening: asyncio.Task[Pipeline] | None = None
         self._draining = False
+        self.tracing: Tracing | None = None  # known once the pipeline is open
 
     @property
     def open_streams(self) -> int:
@@ -172,7 +174,9 @@ class Gate:
             await self._opening.result().aclose()
 
     async def _opened(self) -> Pipeline:
-        return await self._open_pipeline()
+        pipeline = await self._open_pipeline()
+        self.tracing = pipeline.tracing
+        return pipeline
 
 
 def _observe(opening: asyncio.Task[Pipeline]) -> None:

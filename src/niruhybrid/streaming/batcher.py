@@ -16,7 +16,7 @@ from math import inf
 
 from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import NiruError
-from niruhybrid.ports import Encoder
+from niruhybrid.ports import BatchObserver, Encoder
 from niruhybrid.streaming.alarm import Alarm
 from niruhybrid.streaming.cache import CacheStats, VectorCache
 from niruhybrid.streaming.callers import Done, Ending, Outbox, hand_out
@@ -42,12 +42,19 @@ class Batcher:
         encoder: called from one worker thread at a time; again from another only after a call has hung.
         config: bounds, batch sizes, shares and timeouts.
         finish: the stage after encoding, for each lane; None where an item is done with its vector.
+        observer: is told of every batch.
     """
 
     def __init__(
-        self, encoder: Encoder, config: StreamingConfig, *, finish: Mapping[LaneName, Finish] | None = None
+        self,
+        encoder: Encoder,
+        config: StreamingConfig,
+        *,
+        finish: Mapping[LaneName, Finish] | None = None,
+        observer: BatchObserver | None = None,
     ) -> None:
-        self._encodes = Encodes(encoder, config.retry)
+        self._observer = observer
+        self._encodes = Encodes(encoder, config.retry, observer)
         self._config = config
         self._finish = dict(finish or {})
         self._window: int | None = getattr(encoder, "max_tokens", None)
@@ -159,6 +166,8 @@ class Batcher:
 
     def _submit(self, job: Job) -> None:
         tokens = self._tokens(job)
+        if self._observer is not None:
+            job.origin = self._observer.origin()
         with self._lock:
             if self._worker is None:
                 self._start_threads()

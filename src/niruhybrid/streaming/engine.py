@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import InvalidInputError, InvalidSettingError, QueueFullError
-from niruhybrid.ports import Encoder, Store
+from niruhybrid.ports import BatchObserver, Encoder, Store
 from niruhybrid.streaming.batcher import Batcher
 from niruhybrid.streaming.cache import CacheStats
 from niruhybrid.streaming.documents import Documents
@@ -65,6 +65,7 @@ class Engine:
         encoder: anything with `encode(list[str])`.
         store: where documents are kept and found; None only encodes.
         config: bounds, batch sizes, shares and timeouts.
+        observer: is told of every batch.
 
     Attributes:
         config: the same.
@@ -77,7 +78,13 @@ class Engine:
         InvalidSettingError: `encoder` has no `encode`.
     """
 
-    def __init__(self, encoder: Encoder, store: Store | None, config: StreamingConfig) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        store: Store | None,
+        config: StreamingConfig,
+        observer: BatchObserver | None = None,
+    ) -> None:
         if not callable(getattr(encoder, "encode", None)):
             raise InvalidSettingError(
                 f"`hybrid_encoder` is a {type(encoder).__name__} without `encode`: "
@@ -89,7 +96,7 @@ class Engine:
         self._documents = Documents(self.reader, store, getattr(encoder, "dimension", None))
         self.queries, self.data = self._queries.kind, self._documents.kind
         finish = None if store is None else {"interactive": self._queries.search, "bulk": self._documents.write}
-        self.batcher = Batcher(encoder, config, finish=cast("Any", finish))
+        self.batcher = Batcher(encoder, config, finish=cast("Any", finish), observer=observer)
         self._long = LongTexts(self.batcher.start, 2 * config.batch_size)
         self._streams = 0
         self._streams_lock = threading.Lock()

@@ -69,6 +69,7 @@ class Job:
         state: `waiting`, `in_flight`, then `ended`.
         work: the text it waits for; None for an item that has its vector.
         future: ends with the item; set by whoever hands it in.
+        origin: what it belongs to, for a `BatchObserver`.
         outbox: where an event loop's future is told; None for a thread's.
     """
 
@@ -87,6 +88,7 @@ class Job:
     state: Literal["waiting", "in_flight", "ended"] = field(default="waiting", init=False)
     work: "Work | None" = field(default=None, init=False)
     future: "Future[Done] | asyncio.Future[Done]" = field(init=False)
+    origin: object = field(default=None, init=False)
     outbox: Outbox | None = field(default=None, init=False)
 
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from niruhybrid.config import StreamingConfig
-from niruhybrid.ports import Encoder, Store
+from niruhybrid.ports import BatchObserver, Encoder, Store
 from niruhybrid.streaming.batcher import Batcher
 from niruhybrid.streaming.engine import Engine, StreamStats, configured
 from niruhybrid.streaming.growing import GrowingText, text_stream, text_stream_here
@@ -32,8 +32,9 @@ class _Processor:
         *,
         store: Store | None = None,
         config: StreamingConfig | None = None,
+        observer: BatchObserver | None = None,
     ) -> None:
-        self._engine = Engine(hybrid_encoder, store, configured(config, batch_size))
+        self._engine = Engine(hybrid_encoder, store, configured(config, batch_size), observer)
         _open_batchers.add(self._engine.batcher)
         weakref.finalize(self, self._engine.batcher.abandon).atexit = False
 
@@ -55,6 +56,7 @@ class StreamProcessor(_Processor):
         batch_size: items in a micro-batch at the most; wins over `config`.
         store: where documents are kept and found; None only encodes.
         config: all other settings.
+        observer: is told of every batch.
 
     Raises:
         InvalidSettingError: an argument can't be used.
@@ -232,6 +234,7 @@ class AsyncStreamProcessor(_Processor):
         batch_size: items in a micro-batch at the most; wins over `config`.
         store: where documents are kept and found; None only encodes.
         config: all other settings.
+        observer: is told of every batch.
 
     Raises:
         InvalidSettingError: an argument can't be used.
