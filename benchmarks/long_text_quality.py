@@ -58,12 +58,11 @@ class Way(NamedTuple):
 
 DEFAULT = Way(StreamingConfig().long_text, StreamingConfig().chunk_size, StreamingConfig().overlap_size)
 BASIC = [Way("truncate"), DEFAULT, Way("mean"), Way("late")]
-CLOSE = [Way("late", sinks=0), Way("windows", 128, 0)]
-SIZES = [Way("windows", 64, 16), Way("windows", 200, 32)]
+SIZES = [Way("late", sinks=0), Way("windows", 128, 0), Way("windows", 64, 16), Way("windows", 200, 32)]
 WAYS = {
-    PASSAGES: [*BASIC, *CLOSE, *SIZES],
-    SOME: [*BASIC, *CLOSE, *SIZES, Way("windows", 128, 64)],
-    MEETINGS: [*BASIC, *CLOSE],
+    PASSAGES: [*BASIC, *SIZES],
+    SOME: [*BASIC, *SIZES, Way("windows", 128, 64)],
+    MEETINGS: BASIC,
 }
 UNITS = ("documents", "passages", "both")
 STORED = "hybrid, both"  # what a store is to do with documents of several passages

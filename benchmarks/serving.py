@@ -43,13 +43,14 @@ class Sample:
 
 def fill(store_path: str, documents: int) -> list[str]:
     """Make a store of the demo corpus and return questions about it."""
-    from niruhybrid.corpus.demo import demo_documents
+    from _demo import demo_passages
+
     from niruhybrid.encoding.hybrid_encoder import HybridEncoder
     from niruhybrid.retrieval.store import EmbeddedStore
     from niruhybrid.types import IndexEntry
 
     encoder, titles = HybridEncoder(), []
-    corpus = islice(demo_documents(), documents)
+    corpus = islice(demo_passages(), documents)
     with EmbeddedStore(store_path) as store:
         while batch := list(islice(corpus, BATCH)):
             vectors = encoder.encode([document.text for document in batch])

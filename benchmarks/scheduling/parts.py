@@ -139,10 +139,10 @@ class Real:
     """Real texts, and what our encoder makes of each alone."""
 
     def __init__(self) -> None:
-        from niruhybrid.corpus.demo import demo_documents
+        from benchmarks._demo import demo_passages
 
         self.encoder = build(Spec("hybrid"))
-        self._corpus = list(itertools.islice(demo_documents(), 2000))
+        self._corpus = list(itertools.islice(demo_passages(), 2000))
         self._numbers = itertools.count()
 
     def texts(self, many: int, kind: str) -> list[str]:

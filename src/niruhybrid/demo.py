@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from niruhybrid.corpus.demo import demo_documents
+from niruhybrid.corpus.demo import EDITION, demo_documents
 from niruhybrid.ingest import IngestReport, ingest_new
 from niruhybrid.pipeline import Pipeline
 from niruhybrid.settings import Settings, cache_directory, library_version
@@ -25,7 +25,7 @@ def demo_store(settings: Settings) -> Path | None:
     except OSError as err:
         logger.warning("demo_not_kept reason=%s: set XDG_CACHE_HOME to a folder that can be written to", err.strerror)
         return None
-    return folder / f"demo-{platform.python_version()}-{model}-{library_version()}.db"
+    return folder / f"demo-{platform.python_version()}-{model}-{library_version()}-{EDITION}.db"
 
 
 async def fill_demo(

@@ -17,9 +17,11 @@ def corpus() -> dict[str, Document]:
 
 
 @pytest.mark.slow
-def test_holds_thousands_of_passages_that_the_encoder_reads_whole(corpus: dict[str, Document]) -> None:
-    assert 4_000 <= len(corpus) <= 6_500
-    assert all(size(document.text) <= 200 for document in corpus.values())
+def test_holds_thousands_of_entries_most_of_them_short_and_some_long(corpus: dict[str, Document]) -> None:
+    assert 3_500 <= len(corpus) <= 6_000
+    sizes = [size(document.text) for document in corpus.values()]
+    assert sum(each <= 100 for each in sizes) > len(sizes) / 2
+    assert sum(each > 1_000 for each in sizes) >= 20
 
 
 @pytest.mark.slow
@@ -43,7 +45,7 @@ def test_names_no_private_thing_and_nothing_twice(corpus: dict[str, Document]) -
     names = [document.metadata["name"] for document in corpus.values()]
     assert not [name for name in names if any(part.startswith("_") for part in name.split("."))]
     assert "asyncio.tasks.gather" not in names
-    assert corpus["topic:with#2"].metadata["passage"] == 2
+    assert not [name for name in corpus if "#" in name]
 
 
 @pytest.mark.slow

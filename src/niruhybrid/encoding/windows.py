@@ -18,7 +18,7 @@ from niruhybrid.windows import Window, WindowCutter, cutter_for, unit_mean
 
 __all__ = ("EncodedText", "EncodedWindow", "EncodingStream", "encoded", "stream_of")
 
-_AT_ONCE = 64  # windows encoded together
+_AT_ONCE = 4  # windows encoded together: no slower than more, and each number of them costs memory for good
 
 
 class EncodedWindow(NamedTuple):
