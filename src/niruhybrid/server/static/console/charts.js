@@ -8,12 +8,12 @@ const NONE = "–";
 
 /** What a chart shows: of each lane one line. */
 const CHARTS = [
-  { title: "Waiting", field: "waiting", show: whole },
-  { title: "Arriving, per second", field: "arrived", show: rate },
-  { title: "Items in a batch", field: "batch", show: rate },
-  { title: "Refused or dropped, per second", field: "lost", show: rate },
-  { title: "Wait, 95 % within", field: "wait", show: milliseconds },
-  { title: "Encode, 95 % within", field: "encode", show: milliseconds },
+  { title: "Waiting", field: "waiting", show: whole, least: 4 },
+  { title: "Arriving, per second", field: "arrived", show: rate, least: 4 },
+  { title: "Items in a batch", field: "batch", show: rate, least: 4 },
+  { title: "Refused or dropped, per second", field: "lost", show: rate, least: 4 },
+  { title: "Wait, 95 % within", field: "wait", show: milliseconds, least: 0.01 },
+  { title: "Encode, 95 % within", field: "encode", show: milliseconds, least: 0.01 },
 ];
 
 export class Charts {
@@ -75,7 +75,7 @@ export class Charts {
   }
 }
 
-function plot({ show }, root, onPoint) {
+function plot({ show, least }, root, onPoint) {
   const line = (name, dash) => ({ stroke: () => colour(name), width: 1.5, dash, points: { size: 4, fill: () => colour(name) }, spanGaps: false });
   const axis = { stroke: () => colour("muted"), grid: { stroke: () => colour("line"), width: 1 }, ticks: { show: false }, font: "10px system-ui, sans-serif" };
   return new uPlot({
@@ -85,7 +85,7 @@ function plot({ show }, root, onPoint) {
     legend: { show: false },
     cursor: { sync: { key: "niru" }, y: false, drag: { setScale: false, x: false } },
     hooks: { setCursor: [({ cursor }) => onPoint(cursor.idx)] },
-    scales: { x: { time: false, range: [-SPAN, 0] }, y: { range: (_plot, _min, max) => [0, max > 0 ? max * 1.15 : 1] } },
+    scales: { x: { time: false, range: [-SPAN, 0] }, y: { range: (_plot, _min, max) => [0, Math.max(least, max * 1.15)] } },
     series: [{}, line("queries"), line("data", [4, 3])],
     axes: [
       { ...axis, grid: { show: false }, size: 18, gap: 2, splits: () => [-SPAN / 2, 0], values: () => ["1 min ago", "now"] },

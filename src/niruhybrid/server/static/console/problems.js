@@ -28,7 +28,7 @@ export function problem(error, again = null) {
   const [title, remedy] = WORDS[error.code] ?? [error.title ?? "This can't be done", ""];
   const box = h("div", { class: "problem", data: { code: error.code ?? "" } },
     h("strong", {}, title),
-    h("p", {}, sentence(error.message)),
+    h("p", {}, ...marked(sentence(error.message))),
     h("p", {}, remedy, error.retryAfter ? ` The server asks for ${Math.ceil(error.retryAfter)} s.` : ""));
   const row = h("div", { class: "row" });
   if (error.code === "unauthorized" || error.code === "forbidden") {
@@ -56,4 +56,9 @@ export async function refusal(response) {
 function sentence(text) {
   const trimmed = text.trim();
   return trimmed.charAt(0).toUpperCase() + trimmed.slice(1) + (/[.!?]$/.test(trimmed) ? "" : ".");
+}
+
+/** Return a text whose `names` between back-ticks are set as such. */
+function marked(text) {
+  return text.split("`").map((part, index) => (index % 2 ? h("code", {}, part) : part));
 }
