@@ -45,11 +45,12 @@ test-wheel: setup ## build the wheel, install it into an empty environment, run 
 bench: setup ## run every benchmark; results go to benchmarks/results/
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-figures: setup ## write docs/measured.md from benchmarks/results/
+figures: setup ## write docs/measured.md, and the figures that other pages quote, from benchmarks/results/
 	$(BIN)/python tools/figures.py
+	$(BIN)/python -m tools.quoted
 
-reference: setup ## write docs/settings.md and docs/errors.md from the code
-	$(BIN)/python tools/reference.py
+reference: setup ## write the pages of settings, errors, commands and paths from the code
+	$(BIN)/python -m tools.reference
 
 docs: $(VENV)/.docs ## build the documentation into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

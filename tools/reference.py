@@ -1,4 +1,4 @@
-"""Write docs/settings.md and docs/errors.md from the code, so that no setting and no error in them is typed by hand.
+"""Write the pages of reference from the code, so that no setting, error, option or path in them is typed by hand.
 
 Run by `make reference`; a test compares the pages with what this program would write.
 """
@@ -6,7 +6,6 @@ Run by `make reference`; a test compares the pages with what this program would 
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args, get_origin, get_type_hints
@@ -16,6 +15,9 @@ from niruhybrid.config import RetryPolicy
 from niruhybrid.errors import NiruError
 from niruhybrid.server.problems import PROBLEMS
 from niruhybrid.settings import Settings
+from tools.markdown import code, sentence, table
+from tools.reference_cli import commands_page
+from tools.reference_openapi import description_file, openapi_page
 
 __all__ = ("PAGES", "Setting", "errors_page", "main", "settings", "settings_page")
 
@@ -112,7 +114,7 @@ def settings() -> dict[str, list[Setting]]:
         hints = get_type_hints(type(value))
         for name, hint in hints.items():
             if get_origin(hint) is Literal:
-                inner[name] += f" One of {', '.join(map(_code, get_args(hint)))}."
+                inner[name] += f" One of {', '.join(map(code, get_args(hint)))}."
         rows = ((field.name, getattr(value, field.name)) for field in fields(value))
         tables[outer.name] = [_setting(outer.name, name, each, inner) for name, each in rows if not is_dataclass(each)]
     return tables
@@ -124,16 +126,15 @@ def settings_page() -> str:
     lines = [_SETTINGS_HEAD]
     for section, rows in settings().items():
         head = f"## `[{section}]`" if section else "## In no table"
-        lines += [head, "", *([_sentence(sections[section]), ""] if section else [])]
-        cells = ((_code(row.name), _code(row.variable), _code(repr(row.default)), row.meaning) for row in rows)
-        lines += _table(("name", "variable", "default", "meaning"), cells)
+        lines += [head, "", *([sentence(sections[section]), ""] if section else [])]
+        cells = ((code(row.name), code(row.variable), code(repr(row.default)), row.meaning) for row in rows)
+        lines += table(("name", "variable", "default", "meaning"), cells)
     meanings = _attributes(RetryPolicy)
     lines += ["## `RetryPolicy`", "", "The field `retry` of `[streaming]` and `[generation]`; set in code only.", ""]
     policy = (
-        (_code(field.name), _code(_shown(field.default)), _sentence(meanings[field.name]))
-        for field in fields(RetryPolicy)
+        (code(field.name), code(_shown(field.default)), sentence(meanings[field.name])) for field in fields(RetryPolicy)
     )
-    lines += _table(("name", "default", "meaning"), policy)
+    lines += table(("name", "default", "meaning"), policy)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -144,19 +145,26 @@ def errors_page() -> str:
     names = re.findall(r"\w+Error", tree)  # a few are named twice: as themselves, and as what is built in
     ordered = sorted(classes, key=lambda error: names.index(error.__name__))
     lines = [_ERRORS_HEAD, "## The tree", "", "```text", inspect.cleandoc(tree), "```", ""]
-    lines += ["## Each of them", "", *_table(("class", "code", "status", "cause", "remedy"), map(_error_row, ordered))]
+    lines += ["## Each of them", "", *table(("class", "code", "status", "cause", "remedy"), map(_error_row, ordered))]
     known = {error.code for error in classes}
-    alone = ((_code(code), kind.status, f"{kind.title}.") for code, kind in PROBLEMS.items() if code not in known)
-    lines += [_HTTP_HEAD, *_table(("code", "status", "meaning"), alone)]
+    alone = ((code(name), kind.status, f"{kind.title}.") for name, kind in PROBLEMS.items() if name not in known)
+    lines += [_HTTP_HEAD, *table(("code", "status", "meaning"), alone)]
     return "\n".join(lines).rstrip() + "\n"
 
 
-PAGES = {ROOT / "docs" / "settings.md": settings_page, ROOT / "docs" / "errors.md": errors_page}
+DOCS = ROOT / "docs"
+PAGES = {
+    DOCS / "settings.md": settings_page,
+    DOCS / "errors.md": errors_page,
+    DOCS / "cli.md": commands_page,
+    DOCS / "openapi.md": openapi_page,
+    DOCS / "openapi.json": description_file,
+}
 """What writes each page."""
 
 
 def main() -> int:
-    """Write both pages."""
+    """Write all of them."""
     for path, page in PAGES.items():
         path.write_text(page(), encoding="utf-8")
     return 0
@@ -164,7 +172,7 @@ def main() -> int:
 
 def _setting(section: str, name: str, default: object, meanings: dict[str, str]) -> Setting:
     variable = "_".join(part.upper() for part in ("niru", section, name) if part)
-    return Setting(name, variable, default, _sentence(meanings[name]))
+    return Setting(name, variable, default, sentence(meanings[name]))
 
 
 def _attributes(kind: type) -> dict[str, str]:
@@ -183,7 +191,7 @@ def _attributes(kind: type) -> dict[str, str]:
 def _error_row(error: type[NiruError]) -> tuple[object, ...]:
     cause = (inspect.getdoc(error) or "").partition("\n\n")[0]
     status = PROBLEMS[error.code].status if error.code in PROBLEMS else "none"
-    return _code(error.__name__), _code(error.code), status, " ".join(cause.split()), _remedy(error)
+    return code(error.__name__), code(error.code), status, " ".join(cause.split()), _remedy(error)
 
 
 def _remedy(error: type[NiruError]) -> str:
@@ -197,23 +205,6 @@ def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(each.__name__ for each in value)
     return repr(value)
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}"
-
-
-def _code(text: str) -> str:
-    return f"`{text}`"
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> Iterator[str]:
-    names = list(head)
-    yield "| " + " | ".join(names) + " |"
-    yield "|" + "---|" * len(names)
-    for row in rows:
-        yield "| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |"
-    yield ""
 
 
 if __name__ == "__main__":

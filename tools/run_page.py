@@ -15,6 +15,7 @@ import fcntl
 import inspect
 import io
 import json
+import os
 import re
 import socket
 import subprocess
@@ -38,6 +39,7 @@ SERVE = (
     *("-c", "from niruhybrid.cli import main; main()", "serve"),
     *(part for name in SERVED for part in ("--data", str(ROOT / "docs" / name))),
 )
+PROGRAMS = str(Path(sys.executable).parent)  # where `niru` is, in whichever environment this runs
 BASH = ("bash", "-euo", "pipefail", "-c")
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -134,7 +136,11 @@ def _run_python(block: Block, page: str, namespace: dict[str, object], runner: a
 
 
 def _run_bash(block: Block, page: str) -> str:
-    done = subprocess.run((*BASH, block.code), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    with tempfile.TemporaryDirectory(prefix="niruhybrid-page-") as cache:  # what a command keeps for later is not kept
+        environment = os.environ | {"PATH": os.pathsep.join((PROGRAMS, os.environ["PATH"])), "XDG_CACHE_HOME": cache}
+        done = subprocess.run(
+            (*BASH, block.code), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
     if done.returncode:
         raise PageError(f"{page}:{block.line} exited with {done.returncode}: {done.stderr.strip()}")
     return done.stdout

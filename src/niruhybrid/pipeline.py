@@ -82,9 +82,11 @@ class Pipeline:
     It owns its parts: closing it closes the store.
 
     Example:
+        ```python
         async with await Pipeline.open() as pipeline:
             async for event in pipeline.stream(Query("q1", "what is a context manager?")):
                 print(event)
+        ```
 
     Args:
         encoder: turns texts into vectors; gives the lexical terms too, if it is a `TermEncoder`.

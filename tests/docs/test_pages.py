@@ -1,6 +1,7 @@
 """Every page that shows code, run as printed in an interpreter of its own, with warnings as errors."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -69,3 +70,15 @@ def test_guide_clients_receive_whole_streams(guide: Ran) -> None:
         assert events[0] == "sources"
         assert events[-1] == "done"
         assert set(events[1:-1]) <= {"token"}
+
+
+def test_the_guide_is_the_one_that_was_given_with_additions() -> None:
+    given = (Path(__file__).parent / "guide_as_given.md").read_text(encoding="utf-8")
+    page = GUIDE.read_text(encoding="utf-8")
+    parts = re.findall(r"(?s:^```.*?^```)$|^.+(?:\n.+)*", given, re.MULTILINE)  # blocks, paragraphs, lists
+    assert sum(part.startswith("```") for part in parts) == 7
+    place = 0
+    for part in parts:
+        found = f"\n{page}\n".find(f"\n{part}\n\n", place)
+        assert found >= 0, part
+        place = found + len(part)

@@ -33,9 +33,11 @@ class Client(BaseClient):
     """Asks a server, from any number of threads. What a broken connection interrupts goes on by itself.
 
     Example:
+        ```python
         with Client("http://127.0.0.1:8000") as client:
             for event in client.stream("what is a context manager?"):
                 print(event)
+        ```
 
     The arguments are those of `BaseClient`.
     """

@@ -34,9 +34,11 @@ class AsyncClient(BaseClient):
     """Asks a server, from any number of tasks of one event loop. What a broken connection interrupts goes on by itself.
 
     Example:
+        ```python
         async with AsyncClient("http://127.0.0.1:8000") as client:
             async for event in client.stream("what is a context manager?"):
                 print(event)
+        ```
 
     The arguments are those of `BaseClient`.
     """
