@@ -93,7 +93,7 @@ def occurrences(collection: Collection, query: Weighed, slots: Ints) -> Floats:
     places = np.full(len(collection.lengths), -1, np.intp)
     places[slots] = np.arange(len(slots))
     counts = np.zeros((len(query.terms), len(slots)), np.float32)
-    terms, at, listed = _entries(collection, query)
+    at, listed, terms = _entries(collection, query, np.arange(len(query.terms)))
     column = places[at]
     here = np.flatnonzero(column >= 0)
     counts[terms[here], column[here]] = listed[here]
@@ -147,20 +147,19 @@ def _wrong(collection: Collection, part: Postings) -> float:
     return 1.0 / ROUNDED + _STEEPEST * abs(log(collection.average / part.average))
 
 
-def _entries(collection: Collection, query: Weighed) -> tuple[Ints, Ints, Ints]:
-    """Return recent entries and those of lists: places of terms in the query, slots, and occurrences."""
+def _entries(collection: Collection, query: Weighed, values: NDArray[Any]) -> tuple[Ints, Ints, NDArray[Any]]:
+    """Return recent entries and those of lists: slots, occurrences, and the value of the term, given for each."""
     recent = query.recent
     lists = [(part, *one) for part in collection.parts for one in part.lists(query.terms)]
-    at = np.concatenate((recent.slots, *(part.slots[start:end] for part, _, start, end in lists)), dtype=np.intp)
+    slots = np.concatenate((recent.slots, *(part.slots[start:end] for part, _, start, end in lists)), dtype=np.intp)
     counts = np.concatenate((recent.counts, *(part.counts[start:end] for part, _, start, end in lists)))
-    places = np.repeat([place for _, place, _, _ in lists], [end - start for _, _, start, end in lists])
-    return np.concatenate((recent.terms, places), dtype=np.intp, casting="unsafe"), at, counts
+    listed = np.repeat(values[[place for _, place, _, _ in lists]], [end - start for _, _, start, end in lists])
+    return slots, counts, np.concatenate((values[recent.terms], listed))
 
 
 def _listed(collection: Collection, query: Weighed) -> Floats:
     """Return what lists, and recent entries, add to the score of each document that is allowed."""
-    places, at, counts = _entries(collection, query)
-    heights = query.weights.take(places)
+    at, counts, heights = _entries(collection, query, query.weights)
     if collection.allowed is not None:
         may = np.flatnonzero(collection.allowed[at])
         at, counts, heights = at[may], counts[may], heights[may]
@@ -210,6 +209,8 @@ def _above(common: _Common, rough: Floats, limit: int, floor: float) -> Ints:
 
 def _completed(collection: Collection, common: _Common, slots: Ints, scores: Floats) -> Floats:
     """Return the scores of documents of the part with what common terms add."""
+    if not len(slots) or not len(common.rows):
+        return scores
     part, against = common.part, spread(collection.lengths[slots], collection.average)
     gained = saturation(part.table[common.rows[:, None], slots - part.span.start], against)
     gained *= common.weights[:, None]
