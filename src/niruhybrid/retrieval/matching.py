@@ -78,10 +78,13 @@ def best_matches(collection: Collection, query: Weighed, limit: int, also: Ints)
     wanted, kept, floor = scores[also], [], 0.0
     for part in collection.parts:
         common = _common(collection, part, query)
-        kept.append(_best_of_part(collection, common, scores[part.span], limit, floor))
-        floor = max(floor, highest(kept[-1][1], limit))
-        here = slice(*np.searchsorted(also, (part.span.start, part.span.stop)).tolist())
-        wanted[here] = _completed(collection, common, also[here], wanted[here])
+        some = _likely(collection, common, scores[part.span], limit, floor)
+        here = slice(*also.searchsorted((part.span.start, part.span.stop)).tolist())
+        both = np.concatenate((some, also[here]))
+        whole = _completed(collection, common, both, scores[both])
+        kept.append((some, whole[: len(some)]))
+        wanted[here] = whole[len(some) :]
+        floor = max(floor, highest(whole[: len(some)], limit))
     last = collection.parts[-1].span.stop if collection.parts else 0
     newest = np.flatnonzero(scores[last:] >= max(floor, _ABOVE_NOTHING)) + last
     kept.append((newest, scores[newest]))
@@ -170,8 +173,8 @@ def _listed(collection: Collection, query: Weighed) -> Floats:
     return scores
 
 
-def _best_of_part(collection: Collection, common: _Common, scores: Floats, limit: int, floor: float) -> Found:
-    """Return documents of the part that may be among the best, with their scores.
+def _likely(collection: Collection, common: _Common, scores: Floats, limit: int, floor: float) -> Ints:
+    """Return the documents of the part that may be among the best, ascending.
 
     Args:
         collection: what is searched.
@@ -196,8 +199,8 @@ def _best_of_part(collection: Collection, common: _Common, scores: Floats, limit
             rough = scores[some]
             _add_rough(rough, common, some)
             some = some[_above(common, rough, limit, floor)]
-    slots = some + start
-    return slots, _completed(collection, common, slots, scores[some])
+    likely: Ints = some + start
+    return likely
 
 
 def _above(common: _Common, rough: Floats, limit: int, floor: float) -> Ints:
