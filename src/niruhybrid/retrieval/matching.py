@@ -23,7 +23,7 @@ Ints = NDArray[Any]
 Floats = NDArray[np.float32]
 Found = tuple[Ints, Floats]
 
-_BLOCK = 64
+_BLOCK, _BLOCKS_PER_WANTED = 64, 4
 _RUN = 32_768
 _ROOM = 0.9999  # for sums of rounded numbers
 _FEW = 512  # documents that are sooner scored than chosen from
@@ -127,22 +127,28 @@ def highest(scores: Floats, limit: int) -> float:
 
 
 class _Common(NamedTuple):
-    """The terms of a query that are common in a part."""
+    """The terms of a query that are common in a part, those that can add most first."""
 
     part: Postings
     at: Ints  # their places in the query
     rows: Ints  # in its tables
     weights: Floats
-    most: float  # what they can add to a document's score at the most
+    rest: Ints  # what the terms from each on, and none, can add to a document's score at the most
     slack: float  # by how much what they add by the rounded table may be wrong, at the most
+
+    def lead(self, floor: float) -> int:
+        """Return how many terms to look at before the rest of them can't reach `floor`."""
+        return int(np.count_nonzero(self.rest[:-1] >= floor))
 
 
 def _common(collection: Collection, part: Postings, query: Weighed) -> _Common:
     at = np.array([place for place, term in enumerate(query.terms.tolist()) if term in part.common], np.intp)
     rows = np.array([part.common[term] for term in query.terms[at].tolist()], np.intp)
     weights, wrong = query.weights[at], _wrong(collection, part)
-    most = float(weights @ np.minimum(1.0, part.tops[rows] / ROUNDED + wrong))
-    return _Common(part, at, rows, weights, most, float(weights.sum()) * wrong)
+    bounds = weights * np.minimum(1.0, part.tops[rows] / ROUNDED + wrong)
+    order = np.argsort(-bounds)
+    rest = np.append(bounds[order][::-1].cumsum()[::-1], 0.0)
+    return _Common(part, at[order], rows[order], weights[order], rest, float(weights.sum()) * wrong)
 
 
 def _wrong(collection: Collection, part: Postings) -> float:
@@ -187,27 +193,26 @@ def _likely(collection: Collection, common: _Common, scores: Floats, limit: int,
     if not floor:
         first = np.flatnonzero(scores >= max(_roughly_highest(scores, limit), _ABOVE_NOTHING))
         floor = highest(_completed(collection, common, first + start, scores[first]), limit) * _ROOM
-    if common.most >= floor:
+    lead = common.lead(floor)
+    if lead:
         rough = scores.copy()
-        _add_rough(rough, common)
+        _add_rough(rough, common, lead)
         if collection.allowed is not None:
             rough *= collection.allowed[common.part.span]
-        some = _above(common, rough, limit, floor)
+        floor = max(floor, _roughly_highest(rough, limit) * _ROOM - common.slack)
+        some = np.flatnonzero(rough >= max(floor - common.slack - common.rest[lead], _ABOVE_NOTHING))
     else:
-        some = np.flatnonzero(scores >= max(floor - common.most, _ABOVE_NOTHING))
-        if len(some) > _FEW:
-            rough = scores[some]
-            _add_rough(rough, common, some)
-            some = some[_above(common, rough, limit, floor)]
+        rough, some = scores, np.flatnonzero(scores >= max(floor - common.rest[0], _ABOVE_NOTHING))
+    rough = rough[some]
+    for term in range(lead, len(common.rows)):
+        if len(some) <= _FEW:
+            break
+        rough += common.part.rough[common.rows[term]].take(some) * (common.weights[term] / np.float32(ROUNDED))
+        floor = max(floor, _roughly_highest(rough, limit) * _ROOM - common.slack)
+        kept = np.flatnonzero(rough >= floor - common.slack - common.rest[term + 1])
+        some, rough = some[kept], rough[kept]
     likely: Ints = some + start
     return likely
-
-
-def _above(common: _Common, rough: Floats, limit: int, floor: float) -> Ints:
-    """Return the positions of documents whose rough scores leave it open that they are among the best, or reach 0."""
-    floor = max(floor, _roughly_highest(rough, limit) * _ROOM - common.slack)
-    above: Ints = np.flatnonzero(rough >= max(floor - common.slack, _ABOVE_NOTHING))
-    return above
 
 
 def _completed(collection: Collection, common: _Common, slots: Ints, scores: Floats) -> Floats:
@@ -221,22 +226,22 @@ def _completed(collection: Collection, common: _Common, slots: Ints, scores: Flo
     return whole
 
 
-def _add_rough(scores: Floats, common: _Common, places: Ints | None = None) -> None:
-    """Add what common terms roughly add to the scores of the documents at some places of the part, or of all."""
+def _add_rough(scores: Floats, common: _Common, terms: int) -> None:
+    """Add what the first terms roughly add, in runs of documents that stay in the processor's cache."""
     gained = np.empty(_RUN, np.float32)
-    shares = common.weights / np.float32(ROUNDED)
-    for start in range(0, len(scores), _RUN):  # what stays in the processor's cache
-        here, some = scores[start : start + _RUN], gained[: len(scores) - start]
-        run = slice(start, start + _RUN)
-        for row, share in zip(common.rows.tolist(), shares, strict=True):
-            rough = common.part.rough[row]
-            np.multiply(rough[run] if places is None else rough.take(places[run]), share, out=some)
+    rows, shares = common.rows[:terms].tolist(), common.weights[:terms] / np.float32(ROUNDED)
+    for start in range(0, len(scores), _RUN):
+        here = scores[start : start + _RUN]
+        some = gained[: len(here)]
+        for row, share in zip(rows, shares, strict=True):
+            np.multiply(common.part.rough[row, start : start + _RUN], share, out=some)
             here += some
 
 
 def _roughly_highest(scores: Floats, limit: int) -> float:
     """Return a score that at least `limit` documents have, not far below the highest such; 0 if there are fewer."""
-    blocks = len(scores) // _BLOCK
-    if blocks < 2 * limit:
+    if len(scores) < _BLOCKS_PER_WANTED * limit * 2:
         return highest(scores, limit)
-    return highest(scores[: blocks * _BLOCK].reshape(_BLOCK, blocks).max(axis=0), limit)  # any division will do
+    blocks = max(len(scores) // _BLOCK, _BLOCKS_PER_WANTED * limit)
+    size = len(scores) // blocks
+    return highest(scores[: size * blocks].reshape(size, blocks).max(axis=0), limit)  # any division will do
