@@ -157,7 +157,9 @@ def test_a_filter_costs_no_recall(share: float, least: float) -> None:
 def test_signs_of_long_vectors_are_enough_for_a_filter() -> None:
     index = empty().changed(clustered(EXACT + 4000, seed=1, dim=384))
     queries = clustered(50, seed=2, dim=384)
-    for made in (index.sieved(all_of(index), never), grown(index.sieved(all_of(index), never))):
+    merged = index.sieved(all_of(index), never)
+    later = index.changed(clustered(200, seed=6, dim=384))
+    for made in (merged, merged.followed_by(index, later), grown(merged)):
         allowed = np.arange(len(made.vectors)) % 2 == 1
         assert recall(made, queries, allowed) >= 0.998
 

@@ -147,7 +147,7 @@ def test_what_one_half_finds_is_scored_by_the_other_as_well() -> None:
     passages = [*near, *worded]
     query = ["elm", "oak", "ash"]
     scores = expected_scores(passages, query, 0.5)
-    [answer] = best_slots(written(passages, 350), [SearchRequest(QUERY, query, 100)], 0.5)
+    [answer] = best_slots(written(passages, 350), [SearchRequest(QUERY, query, 10)], 0.5)
     assert all(score == pytest.approx(scores[slot + 1], abs=1e-5) for slot, score in answer)
     assert 149 in dict(answer)
 

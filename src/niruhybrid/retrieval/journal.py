@@ -74,6 +74,8 @@ class Journal:
 
     def of(self, terms: Ints) -> Entries:
         """Return the entries of some terms, `(n,)` numbers, term by term."""
+        if not len(self):
+            return self.since(0)
         size, found, sizes = len(self), array("i"), []
         for term in terms.tolist():
             known = self._places.get(term, _NOWHERE)

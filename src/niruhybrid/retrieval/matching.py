@@ -23,7 +23,7 @@ Ints = NDArray[Any]
 Floats = NDArray[np.float32]
 Found = tuple[Ints, Floats]
 
-_BLOCK = 64
+_BLOCK, _BLOCKS_PER_WANTED = 64, 4
 _RUN = 32_768
 _ROOM = 0.9999  # for sums of rounded numbers
 _FEW = 512  # documents that are sooner scored than chosen from
@@ -78,10 +78,13 @@ def best_matches(collection: Collection, query: Weighed, limit: int, also: Ints)
     wanted, kept, floor = scores[also], [], 0.0
     for part in collection.parts:
         common = _common(collection, part, query)
-        kept.append(_best_of_part(collection, common, scores[part.span], limit, floor))
-        floor = max(floor, highest(kept[-1][1], limit))
-        here = slice(*np.searchsorted(also, (part.span.start, part.span.stop)).tolist())
-        wanted[here] = _completed(collection, common, also[here], wanted[here])
+        some = _likely(collection, common, scores[part.span], limit, floor)
+        here = slice(*also.searchsorted((part.span.start, part.span.stop)).tolist())
+        both = np.concatenate((some, also[here]))
+        whole = _completed(collection, common, both, scores[both])
+        kept.append((some, whole[: len(some)]))
+        wanted[here] = whole[len(some) :]
+        floor = max(floor, highest(whole[: len(some)], limit))
     last = collection.parts[-1].span.stop if collection.parts else 0
     newest = np.flatnonzero(scores[last:] >= max(floor, _ABOVE_NOTHING)) + last
     kept.append((newest, scores[newest]))
@@ -93,7 +96,7 @@ def occurrences(collection: Collection, query: Weighed, slots: Ints) -> Floats:
     places = np.full(len(collection.lengths), -1, np.intp)
     places[slots] = np.arange(len(slots))
     counts = np.zeros((len(query.terms), len(slots)), np.float32)
-    terms, at, listed = _entries(collection, query)
+    at, listed, terms = _entries(collection, query, np.arange(len(query.terms)))
     column = places[at]
     here = np.flatnonzero(column >= 0)
     counts[terms[here], column[here]] = listed[here]
@@ -124,22 +127,28 @@ def highest(scores: Floats, limit: int) -> float:
 
 
 class _Common(NamedTuple):
-    """The terms of a query that are common in a part."""
+    """The terms of a query that are common in a part, those that can add most first."""
 
     part: Postings
     at: Ints  # their places in the query
     rows: Ints  # in its tables
     weights: Floats
-    most: float  # what they can add to a document's score at the most
+    rest: Ints  # what the terms from each on, and none, can add to a document's score at the most
     slack: float  # by how much what they add by the rounded table may be wrong, at the most
+
+    def lead(self, floor: float) -> int:
+        """Return how many terms to look at before the rest of them can't reach `floor`."""
+        return int(np.count_nonzero(self.rest[:-1] >= floor))
 
 
 def _common(collection: Collection, part: Postings, query: Weighed) -> _Common:
     at = np.array([place for place, term in enumerate(query.terms.tolist()) if term in part.common], np.intp)
     rows = np.array([part.common[term] for term in query.terms[at].tolist()], np.intp)
     weights, wrong = query.weights[at], _wrong(collection, part)
-    most = float(weights @ np.minimum(1.0, part.tops[rows] / ROUNDED + wrong))
-    return _Common(part, at, rows, weights, most, float(weights.sum()) * wrong)
+    bounds = weights * np.minimum(1.0, part.tops[rows] / ROUNDED + wrong)
+    order = np.argsort(-bounds)
+    rest = np.append(bounds[order][::-1].cumsum()[::-1], 0.0)
+    return _Common(part, at[order], rows[order], weights[order], rest, float(weights.sum()) * wrong)
 
 
 def _wrong(collection: Collection, part: Postings) -> float:
@@ -147,20 +156,19 @@ def _wrong(collection: Collection, part: Postings) -> float:
     return 1.0 / ROUNDED + _STEEPEST * abs(log(collection.average / part.average))
 
 
-def _entries(collection: Collection, query: Weighed) -> tuple[Ints, Ints, Ints]:
-    """Return recent entries and those of lists: places of terms in the query, slots, and occurrences."""
+def _entries(collection: Collection, query: Weighed, values: NDArray[Any]) -> tuple[Ints, Ints, NDArray[Any]]:
+    """Return recent entries and those of lists: slots, occurrences, and the value of the term, given for each."""
     recent = query.recent
     lists = [(part, *one) for part in collection.parts for one in part.lists(query.terms)]
-    at = np.concatenate((recent.slots, *(part.slots[start:end] for part, _, start, end in lists)), dtype=np.intp)
+    slots = np.concatenate((recent.slots, *(part.slots[start:end] for part, _, start, end in lists)), dtype=np.intp)
     counts = np.concatenate((recent.counts, *(part.counts[start:end] for part, _, start, end in lists)))
-    places = np.repeat([place for _, place, _, _ in lists], [end - start for _, _, start, end in lists])
-    return np.concatenate((recent.terms, places), dtype=np.intp, casting="unsafe"), at, counts
+    listed = np.repeat(values[[place for _, place, _, _ in lists]], [end - start for _, _, start, end in lists])
+    return slots, counts, np.concatenate((values[recent.terms], listed))
 
 
 def _listed(collection: Collection, query: Weighed) -> Floats:
     """Return what lists, and recent entries, add to the score of each document that is allowed."""
-    places, at, counts = _entries(collection, query)
-    heights = query.weights.take(places)
+    at, counts, heights = _entries(collection, query, query.weights)
     if collection.allowed is not None:
         may = np.flatnonzero(collection.allowed[at])
         at, counts, heights = at[may], counts[may], heights[may]
@@ -171,8 +179,8 @@ def _listed(collection: Collection, query: Weighed) -> Floats:
     return scores
 
 
-def _best_of_part(collection: Collection, common: _Common, scores: Floats, limit: int, floor: float) -> Found:
-    """Return documents of the part that may be among the best, with their scores.
+def _likely(collection: Collection, common: _Common, scores: Floats, limit: int, floor: float) -> Ints:
+    """Return the documents of the part that may be among the best, ascending.
 
     Args:
         collection: what is searched.
@@ -185,31 +193,32 @@ def _best_of_part(collection: Collection, common: _Common, scores: Floats, limit
     if not floor:
         first = np.flatnonzero(scores >= max(_roughly_highest(scores, limit), _ABOVE_NOTHING))
         floor = highest(_completed(collection, common, first + start, scores[first]), limit) * _ROOM
-    if common.most >= floor:
+    lead = common.lead(floor)
+    if lead:
         rough = scores.copy()
-        _add_rough(rough, common)
+        _add_rough(rough, common, lead)
         if collection.allowed is not None:
             rough *= collection.allowed[common.part.span]
-        some = _above(common, rough, limit, floor)
+        floor = max(floor, _roughly_highest(rough, limit) * _ROOM - common.slack)
+        some = np.flatnonzero(rough >= max(floor - common.slack - common.rest[lead], _ABOVE_NOTHING))
     else:
-        some = np.flatnonzero(scores >= max(floor - common.most, _ABOVE_NOTHING))
-        if len(some) > _FEW:
-            rough = scores[some]
-            _add_rough(rough, common, some)
-            some = some[_above(common, rough, limit, floor)]
-    slots = some + start
-    return slots, _completed(collection, common, slots, scores[some])
-
-
-def _above(common: _Common, rough: Floats, limit: int, floor: float) -> Ints:
-    """Return the positions of documents whose rough scores leave it open that they are among the best, or reach 0."""
-    floor = max(floor, _roughly_highest(rough, limit) * _ROOM - common.slack)
-    above: Ints = np.flatnonzero(rough >= max(floor - common.slack, _ABOVE_NOTHING))
-    return above
+        rough, some = scores, np.flatnonzero(scores >= max(floor - common.rest[0], _ABOVE_NOTHING))
+    rough = rough[some]
+    for term in range(lead, len(common.rows)):
+        if len(some) <= _FEW:
+            break
+        rough += common.part.rough[common.rows[term]].take(some) * (common.weights[term] / np.float32(ROUNDED))
+        floor = max(floor, _roughly_highest(rough, limit) * _ROOM - common.slack)
+        kept = np.flatnonzero(rough >= floor - common.slack - common.rest[term + 1])
+        some, rough = some[kept], rough[kept]
+    likely: Ints = some + start
+    return likely
 
 
 def _completed(collection: Collection, common: _Common, slots: Ints, scores: Floats) -> Floats:
     """Return the scores of documents of the part with what common terms add."""
+    if not len(slots) or not len(common.rows):
+        return scores
     part, against = common.part, spread(collection.lengths[slots], collection.average)
     gained = saturation(part.table[common.rows[:, None], slots - part.span.start], against)
     gained *= common.weights[:, None]
@@ -217,22 +226,22 @@ def _completed(collection: Collection, common: _Common, slots: Ints, scores: Flo
     return whole
 
 
-def _add_rough(scores: Floats, common: _Common, places: Ints | None = None) -> None:
-    """Add what common terms roughly add to the scores of the documents at some places of the part, or of all."""
+def _add_rough(scores: Floats, common: _Common, terms: int) -> None:
+    """Add what the first terms roughly add, in runs of documents that stay in the processor's cache."""
     gained = np.empty(_RUN, np.float32)
-    shares = common.weights / np.float32(ROUNDED)
-    for start in range(0, len(scores), _RUN):  # what stays in the processor's cache
-        here, some = scores[start : start + _RUN], gained[: len(scores) - start]
-        run = slice(start, start + _RUN)
-        for row, share in zip(common.rows.tolist(), shares, strict=True):
-            rough = common.part.rough[row]
-            np.multiply(rough[run] if places is None else rough.take(places[run]), share, out=some)
+    rows, shares = common.rows[:terms].tolist(), common.weights[:terms] / np.float32(ROUNDED)
+    for start in range(0, len(scores), _RUN):
+        here = scores[start : start + _RUN]
+        some = gained[: len(here)]
+        for row, share in zip(rows, shares, strict=True):
+            np.multiply(common.part.rough[row, start : start + _RUN], share, out=some)
             here += some
 
 
 def _roughly_highest(scores: Floats, limit: int) -> float:
     """Return a score that at least `limit` documents have, not far below the highest such; 0 if there are fewer."""
-    blocks = len(scores) // _BLOCK
-    if blocks < 2 * limit:
+    if len(scores) < _BLOCKS_PER_WANTED * limit * 2:
         return highest(scores, limit)
-    return highest(scores[: blocks * _BLOCK].reshape(_BLOCK, blocks).max(axis=0), limit)  # any division will do
+    blocks = max(len(scores) // _BLOCK, _BLOCKS_PER_WANTED * limit)
+    size = len(scores) // blocks
+    return highest(scores[: size * blocks].reshape(size, blocks).max(axis=0), limit)  # any division will do

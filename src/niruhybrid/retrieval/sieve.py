@@ -25,7 +25,7 @@ Slots = NDArray[np.int64]
 Allowed = NDArray[np.bool_]
 
 _CELLS = 4.0  # times the square root of the number of vectors
-_CELLS_SEARCHED, _SEARCHED_SHARE = 64, 20  # at least so many, and a share of all
+_CELLS_SEARCHED, _SEARCHED_SHARE = 48, 24  # at least so many, and a share of all
 _SAMPLE = 32  # vectors per cell that k-means learns from
 _ROUNDS = 5
 _AT_ONCE = 1024  # vectors added between two looks at whether to stop
