@@ -1,6 +1,8 @@
 """Streams that are read again, by the same reader or another: over a real server."""
 
 import asyncio
+import contextlib
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
@@ -65,6 +67,21 @@ def read(response: requests.Response | Iterator[str], events: int) -> list[str]:
 
 def lines_of(response: requests.Response) -> Iterator[str]:
     return response.iter_lines(chunk_size=1, decode_unicode=True)
+
+
+@contextlib.contextmanager
+def served_requests() -> Iterator[threading.Semaphore]:
+    """Yield what is released with each request that the server is done with: it logs them."""
+    served, logger = threading.Semaphore(0), logging.getLogger("niruhybrid.server.access")
+    handler, level = logging.Handler(), logger.level
+    handler.emit = lambda _record: served.release()  # type: ignore[assignment]  # any callable will do
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield served
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 @pytest.fixture
@@ -160,14 +177,16 @@ def test_an_answer_that_nobody_reads_waits_when_its_log_is_full(
 ) -> None:
     endless = Stepwise(10_000)
     server = serving(lambda: make_pipeline(endless), log_events=16, grace=30.0)
-    with requests.post(server.url + URL, json={"query": "json"}, stream=True, timeout=10) as first:
-        [sources] = read(first, 1)
+    with served_requests() as served:
+        with requests.post(server.url + URL, json={"query": "json"}, stream=True, timeout=10) as first:
+            [sources] = read(first, 1)
+        assert served.acquire(timeout=5)  # until then it takes events that nobody gets
     for _ in range(100):
         endless.allowed.release()
-    stream = event_id(sources).partition(":")[0]
-    with requests.get(f"{server.url}/streams/{stream}", stream=True, timeout=10) as whole:
-        ids = [event_id(block) for block in read(whole, 60)]
-    assert ids == [f"{stream}:{number}" for number in range(1, 61)]
+    stream, after = event_id(sources).partition(":")[0], {"Last-Event-ID": event_id(sources)}  # which may be given up
+    with requests.get(f"{server.url}/streams/{stream}", headers=after, stream=True, timeout=10) as rest:
+        ids = [event_id(block) for block in read(rest, 60)]
+    assert ids == [f"{stream}:{number}" for number in range(2, 62)]
 
 
 def test_an_answer_is_kept_for_its_time_only(serving: Callable[..., Any]) -> None:

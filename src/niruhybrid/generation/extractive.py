@@ -51,6 +51,7 @@ class _Sentence:
     hit: Hit
     place: int  # among all sentences of all hits, in reading order
     words: frozenset[str]
+    found: frozenset[str]  # of the words that are wanted
     lead: bool
 
 
@@ -89,27 +90,28 @@ def select_sentences(query_terms: Sequence[str], hits: Sequence[Hit]) -> list[tu
         if no hit has a quarter of the terms, by weight.
     """
     wanted = frozenset(query_terms) - _FUNCTION_WORDS or frozenset(query_terms)
-    candidates = _candidates(hits[:MAX_HITS])
+    candidates = _candidates(hits[:MAX_HITS], wanted)
     weights = _weights(wanted, candidates)
-    titles = {hit.id: frozenset(terms(hit.title[:MAX_CHARS])) for hit in hits[:MAX_HITS]}
+    titles = {hit.id: wanted.intersection(terms(hit.title[:MAX_CHARS])) for hit in hits[:MAX_HITS]}
     known = {key: set(words) for key, words in titles.items()}
     for sentence in candidates:
-        known[sentence.hit.id] |= sentence.words
+        known[sentence.hit.id] |= sentence.found
+    telling = {key for key, words in known.items() if _share(words, weights) >= _LEAST_SHARE}
     scores = {
         sentence: _score(sentence, weights, titles[sentence.hit.id])
         for sentence in candidates
-        if _share(known[sentence.hit.id], weights) >= _LEAST_SHARE
+        if sentence.hit.id in telling
     }
     chosen = sorted(_choose(scores), key=lambda sentence: sentence.place)
     return [(_cut(sentence.text), sentence.hit) for sentence in chosen]
 
 
-def _candidates(hits: Sequence[Hit]) -> list[_Sentence]:
+def _candidates(hits: Sequence[Hit], wanted: frozenset[str]) -> list[_Sentence]:
     found: list[_Sentence] = []
     for hit in hits:
         cut = _remembered if len(hit.text) <= _REMEMBERED_CHARS else _prepared
         for number, (text, words) in enumerate(cut(hit.text[:MAX_CHARS])):
-            found.append(_Sentence(text, hit, len(found), words, lead=number == 0))
+            found.append(_Sentence(text, hit, len(found), words, words & wanted, lead=number == 0))
     return found
 
 
@@ -137,20 +139,21 @@ def _is_prose(piece: str) -> bool:
 
 
 def _weights(wanted: Collection[str], candidates: Sequence[_Sentence]) -> dict[str, float]:
-    """Return each term's inverse frequency among the sentences."""
-    counts = Counter(term for sentence in candidates for term in sentence.words & frozenset(wanted))
-    return {term: math.log(1 + (len(candidates) + 1) / (counts[term] + 1)) for term in wanted}
+    """Return the part of a query's weight that each term has: by its inverse frequency among the sentences."""
+    counts = Counter(term for sentence in candidates for term in sentence.found)
+    rare = {term: math.log(1 + (len(candidates) + 1) / (counts[term] + 1)) for term in wanted}
+    total = math.fsum(rare.values()) or 1.0
+    return {term: weight / total for term, weight in rare.items()}
 
 
-def _share(words: Collection[str], weights: dict[str, float]) -> float:
-    """Return which part of the query's weight the words cover; 0 to 1."""
-    covered = math.fsum(weight for term, weight in weights.items() if term in words)
-    return covered / (math.fsum(weights.values()) or 1.0)
+def _share(found: Collection[str], weights: dict[str, float]) -> float:
+    """Return which part of the query's weight some of its terms have; 0 to 1."""
+    return math.fsum([weights[term] for term in found])
 
 
-def _score(sentence: _Sentence, weights: dict[str, float], title: Collection[str]) -> float:
-    own = _share(sentence.words, weights)
-    with_title = _share(sentence.words | frozenset(title), weights)
+def _score(sentence: _Sentence, weights: dict[str, float], title: frozenset[str]) -> float:
+    own = _share(sentence.found, weights)
+    with_title = _share(sentence.found | title, weights) if title else own
     bonus = _LEAD_BONUS if sentence.lead else 0.0
     return own + _TITLE_SHARE * (with_title - own) + bonus - _RANK_PENALTY * (sentence.hit.rank - 1)
 
@@ -171,7 +174,9 @@ def _choose(scores: dict[_Sentence, float]) -> list[_Sentence]:
             continue
         chosen.append(best)
         words += length
-        left = {other: score - _REPEAT_PENALTY * _overlap(best, other) for other, score in left.items()}
+        left = {
+            other: score - _REPEAT_PENALTY * _overlap(best, other) for other, score in left.items() if score >= least
+        }  # the others would not be chosen any more
     return chosen
 
 

@@ -25,7 +25,7 @@ __all__ = (
     "query_of",
 )
 
-MAX_WATERMARK = 2**63 - 1
+MAX_WATERMARK = 2**53 - 1  # the last whole number that JSON's readers agree on
 _SHOWN_ERRORS = 20
 _SHOWN_NAME = 60
 
