@@ -75,6 +75,15 @@ def test_passages_are_the_text_and_tokens_are_read_once_but_for_the_overlap(text
 
 
 @given(TEXTS, CUTS)
+@example(" " * 3000 + "x", Cut(4, 0))
+def test_every_token_of_title_and_text_is_counted_once(text: str, cut: Cut) -> None:
+    cutter = WindowCutter(letters, cut, (7, 8), unread=3)
+    used = sum(window.used for window in cutter.feed(text) + cutter.close())
+    assert cutter.seen == 5 + len(letters(text).ids)
+    assert used == (2 + len(letters(text).ids) if text else 0)
+
+
+@given(TEXTS, CUTS)
 def test_no_window_exceeds_its_bounds(text: str, cut: Cut) -> None:
     for window in windows(text, cut):
         assert len(window.ids) <= max(cut.size, cut.whole) + cut.ahead + cut.sinks
