@@ -2,10 +2,11 @@
 
 import re
 import tracemalloc
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from niruhybrid.windows import Cut, Tokens, Window, WindowCutter, estimated_tokens
@@ -55,6 +56,7 @@ def windows(text: str, cut: Cut, cuts: list[int] | None = None, title: tuple[int
     return found + cutter.close()
 
 
+@settings(deadline=None)  # a busy machine
 @given(TEXTS, CUTS, st.lists(st.integers(0, 10_000), max_size=30))
 @example("one. Two! " * 30, Cut(8, 2), list(range(300)))
 @example("x" * 3000, Cut(8, 2), [1023, 1024, 1025, 2048])
@@ -63,6 +65,7 @@ def test_however_a_text_is_fed_its_windows_are_the_same(text: str, cut: Cut, cut
     assert windows(text, cut, cuts) == windows(text, cut)
 
 
+@settings(deadline=None)  # a busy machine
 @given(TEXTS, CUTS)
 def test_passages_are_the_text_and_tokens_are_read_once_but_for_the_overlap(text: str, cut: Cut) -> None:
     found = windows(text, cut)
@@ -74,6 +77,17 @@ def test_passages_are_the_text_and_tokens_are_read_once_but_for_the_overlap(text
     assert [window.whole for window in found] == [len(found) == 1] * len(found)
 
 
+@settings(deadline=None)  # a busy machine
+@given(TEXTS, CUTS)
+@example(" " * 3000 + "x", Cut(4, 0))
+def test_every_token_of_title_and_text_is_counted_once(text: str, cut: Cut) -> None:
+    cutter = WindowCutter(letters, cut, (7, 8), unread=3)
+    used = sum(window.used for window in cutter.feed(text) + cutter.close())
+    assert cutter.seen == 5 + len(letters(text).ids)
+    assert used == (2 + len(letters(text).ids) if text else 0)
+
+
+@settings(deadline=None)  # a busy machine
 @given(TEXTS, CUTS)
 def test_no_window_exceeds_its_bounds(text: str, cut: Cut) -> None:
     for window in windows(text, cut):
@@ -81,6 +95,7 @@ def test_no_window_exceeds_its_bounds(text: str, cut: Cut) -> None:
         assert len(window.text) <= max(32 * cut.size, 1100 * cut.whole) + 3 * 1024
 
 
+@settings(deadline=None)  # a busy machine
 @given(TEXTS, CUTS)
 def test_a_window_reads_what_is_around_its_passage(text: str, cut: Cut) -> None:
     found, tokens = windows(text, cut), list(letters(text).ids)
@@ -89,10 +104,12 @@ def test_a_window_reads_what_is_around_its_passage(text: str, cut: Cut) -> None:
         first, end = window.own
         before = min(cut.overlap, at)
         assert list(window.ids[first - before : first]) == tokens[at - before : at]
+        sinks = window.ids[: first - before]
+        assert len(sinks) == min(cut.sinks, at - before) or window.part > 1
+        assert list(sinks) == tokens[: len(sinks)], "the beginning"
+        assert len(sinks) <= at - before, "and nothing twice"
         at += end - first
         assert list(window.ids[end:]) == tokens[at : at + cut.ahead]
-        sinks = window.ids[: first - before]
-        assert list(sinks) == tokens[: len(sinks)]
 
 
 def test_a_title_is_read_by_every_window_and_belongs_to_the_first() -> None:
@@ -100,6 +117,15 @@ def test_a_title_is_read_by_every_window_and_belongs_to_the_first() -> None:
     assert (first.ids[:3], first.own) == ((7, 8, ord("a")), (0, 6))
     assert second.ids[:5] == (7, 8, ord("a"), ord("b"), ord("d"))
     assert second.own[0] == 5
+
+
+@settings(deadline=None)  # a busy machine
+@given(TEXTS, CUTS, st.booleans())
+def test_a_vector_is_of_the_passages_tokens_alone_or_of_all_that_are_read(
+    text: str, cut: Cut, alone: bool
+) -> None:  # drawn
+    for window in windows(text, replace(cut, alone=alone)):
+        assert window.pooled == (window.own if alone and window.used else (0, len(window.ids)))
 
 
 def test_a_window_ends_at_a_sentence_if_one_ends_in_its_last_quarter() -> None:
@@ -113,6 +139,14 @@ def test_a_window_ends_at_a_sentence_if_one_ends_in_its_last_quarter() -> None:
 def test_words_are_parted_in_need_only() -> None:
     assert [window.text for window in windows("abc def ghi", Cut(8, 0))] == ["abc def ", "ghi"]
     assert [window.text for window in windows("abcdefghi", Cut(5, 0))] == ["abcde", "fghi"]
+
+
+def test_between_words_without_a_space_there_is_a_cut_before_one_within_a_word() -> None:
+    def threes(text: str) -> Tokens:
+        return Tokens([ord(each) for each in text], range(len(text)), [at // 3 for at in range(len(text))])
+
+    cutter = WindowCutter(threes, Cut(8, 0))
+    assert [window.text for window in cutter.feed("abcdefghijkl") + cutter.close()] == ["abcdef", "ghijkl"]
 
 
 @pytest.mark.parametrize(

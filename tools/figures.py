@@ -27,7 +27,7 @@ Medians; ratios hold better from machine to machine than absolute figures do.
 
 def page() -> str:
     """Return the page as the results on disk have it."""
-    sections = (_encoder, _stream, _buffers, _scheduler, _store, _standing, _serving, _long_text_quality)
+    sections = (_encoder, _stream, _buffers, _scheduler, _store, _standing, _serving, _long_text, _long_text_quality)
     return "\n".join([HEAD, *(line for section in sections for line in section())]).rstrip() + "\n"
 
 
@@ -174,14 +174,47 @@ def _serving() -> Iterator[str]:
     yield from _table(("clients", *columns.values()), rows)
 
 
+def _long_text() -> Iterator[str]:
+    result = _result("long_text")
+    yield from _section(
+        "Long texts: time and memory, fed in pieces of 4,000 characters, one thread", "long_text", result
+    )
+    rows = (
+        (f"{row['asked']:,}", f"{row['windows']:,}", f"{row['tokens_per_s']:.0f}", f"{row['peak_mb']:.0f}")
+        for row in result["lengths"]
+    )
+    yield from _table(("tokens", "windows", "tokens/s of processor time", "peak memory, MB"), rows)
+    spread = result["spread_after_the_first"]
+    yield (
+        f"From the second length on, speed differs by {spread['tokens_per_s']:.1%} and peak memory by "
+        f"{spread['peak_mb']:.1%}; wanted is {result['wanted_spread']:.0%}."
+    )
+    yield ""
+    beside = (
+        (name, f"{row['seconds']:.1f}", row["vectors"], f"{row['ndcg_at_10']:.3f}")
+        for name, row in result["beside"].items()
+    )
+    yield from _table(("the same meetings", "seconds", "vectors", "nDCG@10"), beside)
+
+
 def _long_text_quality() -> Iterator[str]:
     result = _result("long_text_quality")
     yield from _section("Long texts: what is found, nDCG@10", "long_text_quality", result)
+    yield (
+        "`hybrid` by what its lexical half goes by: BM25 over whole documents, over the best passage, or the mean of "
+        f"both. Dense weight {result['dense_weight']:g}."
+    )
+    yield ""
     for name, modes in result["ndcg_at_10"].items():
         columns = list(dict.fromkeys(column for row in modes.values() for column in row if "," in column))
         shown = ("dense", *columns)
         rows = ((mode, *(f"{row[key]:.3f}" if key in row else "" for key in shown)) for mode, row in modes.items())
         yield from _table((name, *shown), rows)
+    gains = (
+        (name, *(f"{row[key]:+.3f}" if key in row else "" for key in ("above truncation", "above BM25")))
+        for name, row in result["gains"].items()
+    )
+    yield from _table((f"{result['default']} on the meetings", "above truncation", "above BM25"), gains)
 
 
 if __name__ == "__main__":
