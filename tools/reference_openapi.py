@@ -47,12 +47,18 @@ def openapi_page() -> str:
             by_tag.setdefault(operation.get("tags", ["other"])[0], []).append((method.upper(), path, operation))
     for tag, operations in by_tag.items():
         lines += [f"## {sentence(tag)}", ""]
-        rows = ((code(f"{method} {path}"), each["summary"], _statuses(each)) for method, path, each in operations)
+        rows = ((code(f"{method} {path}"), _words(each), _statuses(each)) for method, path, each in operations)
         lines += table(("path", "does", "answers"), rows)
     lines += ["## Shapes", ""]
     for name, shape in sorted(found["components"]["schemas"].items()):
         lines += _shape(name, shape)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _words(operation: dict[str, Any]) -> str:
+    """Return what an operation does: its summary or, where that is but its name, how its description begins."""
+    summary, description = operation["summary"], operation.get("description", "")
+    return str(summary if " " in summary or not description else description.partition("\n")[0].rstrip("."))
 
 
 def _statuses(operation: dict[str, Any]) -> str:
