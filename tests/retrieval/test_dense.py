@@ -2,7 +2,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -93,6 +93,7 @@ def test_what_is_not_allowed_is_not_found(share: float) -> None:
 
 
 @given(st.lists(st.integers(0, 40), max_size=12), st.integers(0, 3))
+@settings(deadline=None)
 def test_any_history_of_changes_ranks_as_brute_force(steps: list[int], seed: int) -> None:
     index, model = empty(), np.empty((0, DIM), np.float32)
     for number, added in enumerate(steps):
@@ -155,10 +156,10 @@ def test_a_filter_costs_no_recall(share: float, least: float) -> None:
 
 @pytest.mark.slow
 def test_signs_of_long_vectors_are_enough_for_a_filter() -> None:
-    index = empty().changed(clustered(EXACT + 4000, seed=1, dim=384))
-    queries = clustered(50, seed=2, dim=384)
+    index = empty().changed(clustered(EXACT + 4000, seed=1, dim=256))
+    queries = clustered(50, seed=2, dim=256)
     merged = index.sieved(all_of(index), never)
-    later = index.changed(clustered(200, seed=6, dim=384))
+    later = index.changed(clustered(200, seed=6, dim=256))
     for made in (merged, merged.followed_by(index, later), grown(merged)):
         allowed = np.arange(len(made.vectors)) % 2 == 1
         assert recall(made, queries, allowed) >= 0.998
@@ -167,7 +168,7 @@ def test_signs_of_long_vectors_are_enough_for_a_filter() -> None:
 def grown(index: DenseIndex) -> DenseIndex:
     """Return the index after changes on both sides of upkeep, which keep signs and vectors together."""
     live = np.arange(len(index.vectors)) % 17 != 3
-    later = index.changed(clustered(700, seed=5, dim=384))
+    later = index.changed(clustered(700, seed=5, dim=256))
     return index.compacted(live, never).followed_by(index, later)
 
 
@@ -184,6 +185,7 @@ def test_what_is_gone_around_a_query_makes_room_for_what_is_farther() -> None:
 
 
 @given(st.integers(1, 70), st.integers(0, 90), st.sampled_from([3, 384]))
+@settings(deadline=None)
 def test_products_of_a_batch_are_those_of_each_alone(queries: int, count: int, dim: int) -> None:
     asked, known = vectors(queries, seed=1, dim=dim), vectors(count, seed=2, dim=dim)
     np.testing.assert_allclose(all_products(asked, known), asked @ known.T, rtol=1e-3, atol=1e-4)
