@@ -52,8 +52,9 @@ figures: setup ## write docs/measured.md, and the figures that other pages quote
 reference: setup ## write the pages of settings, errors, commands and paths from the code
 	$(BIN)/python -m tools.reference
 
+# Not --quiet: it hides the warnings from --strict, too, which then finds nothing.
 docs: $(VENV)/.docs ## build the documentation into site/; a broken link is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 changelog: setup ## show the next release's notes
 	$(BIN)/towncrier build --draft --version next

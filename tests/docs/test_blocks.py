@@ -20,7 +20,7 @@ CHECKED = {"console", "js", "nginx", "py", "text", "toml", "yaml"}
 CLIENT = ROOT / "src" / "niruhybrid" / "server" / "static" / "niru-client.js"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NODE = shutil.which("node") or ""
-OTHERS = {"export", "install", "npm", "python3", "sqlite3", "systemctl", "tail", "tar"}
+OTHERS = {"cat", "export", "install", "npm", "printf", "python3", "sqlite3", "systemctl", "tail", "tar"}
 
 
 def places(blocks: list[Fence]) -> list[str]:
@@ -28,12 +28,17 @@ def places(blocks: list[Fence]) -> list[str]:
 
 
 def commands() -> list[tuple[str, list[str]]]:
+    """Return each command of each page as words; what a pipe joins is several."""
     found = []
     for fence in of_language("console"):
         lines = fence.code.replace("\\\n", " ").splitlines()
-        found += [
-            (fence.page, shlex.split(line.removeprefix("$ "), comments=True)) for line in lines if line[:2] == "$ "
-        ]
+        for line in (line.removeprefix("$ ") for line in lines if line[:2] == "$ "):
+            words = shlex.split(line, comments=True)
+            ends = [place for place, word in enumerate(words) if word == "|"]
+            found += [
+                (fence.page, words[begin:end])
+                for begin, end in zip([0, *(end + 1 for end in ends)], [*ends, len(words)], strict=True)
+            ]
     return found
 
 
