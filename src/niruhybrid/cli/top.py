@@ -68,10 +68,8 @@ def shown(now: Mapping[str, Any], before: Mapping[str, Any], seconds: float) -> 
         f"{now['documents']:,} documents  {now['open_streams']:,} streams open  "
         f"{answers['done']:,} answers whole, {answers['error']:,} failed, {answers['cancelled']:,} left"
     )
-    parts = [Text(line), table]
-    if now["processor"]["degraded"]:
-        parts.append(Text("degraded: the last encode hung", style="bold red"))
-    return Group(*parts)
+    worse = [Text("degraded: the last encode hung", style="bold red")] if now["processor"]["degraded"] else []
+    return Group(Text(line), table, *worse)
 
 
 def _grown(now: Mapping[str, Any], before: Mapping[str, Any], name: str, field: str) -> int:
