@@ -136,6 +136,10 @@ def test_bad_files_are_listed_and_never_fatal(niru: Run, notes: Path) -> None:
         (["serve", "--llm-url", "http://127.0.0.1:9/v1"], 1, "give both"),
         (["serve", "--llm-url", "http://x/v1", "--llm-model", "m", "--llm-key-env", "ABSENT"], 1, "ABSENT"),
         (["stats", "--url", "ftp://x"], 2, "http"),
+        (["bench", "--clients", "1", "--rate", "1"], 2, "--clients and --rate"),
+        (["bench", "--url", "http://127.0.0.1:9"], 1, "nothing listens there"),
+        (["bench", "--plot", "x.gif"], 1, ".html or .svg"),
+        (["top", "--url", "http://127.0.0.1:9"], 1, "127.0.0.1:9"),
         (["stats", "--url", "http://127.0.0.1:9"], 1, "127.0.0.1:9"),
         (["nonsense"], 2, "nonsense"),
     ],
@@ -234,6 +238,27 @@ def test_spans_are_sent_to_a_collector(start: Callable[..., Any], tmp_path: Path
     sent = b"".join(request.body for request in collector.requests)
     assert all(name in sent for name in (b"niru.query", b"POST /stream/query", b"niru.encode_batch", b"niruhybrid"))
     assert b"priority queue" not in sent
+
+
+def test_a_server_is_put_under_load_and_watched(
+    start: Callable[..., Any], niru: Run, notes: Path, tmp_path: Path
+) -> None:
+    process = start("serve", "--data", str(notes), "--port", "0")
+    url = until(process, r"http://\S+")[0]
+    until(process, r"all 2 documents are searchable")
+    (tmp_path / "trace.csv").write_text("at\n0\n0.1\n0.2\n9\n")
+    arguments = ("--trace", "trace.csv", "--seconds", "0.5", "--ingest", str(notes), "--ingest-rate", "20")
+    done = niru("bench", "--url", url, *arguments, "--json", "found.json", "--plot", "found.svg")
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+    assert done.stdout.startswith("query   3 sent, 3 whole")
+    found = orjson.loads((tmp_path / "found.json").read_bytes())
+    assert found["query"]["complete"] == 3
+    assert found["ingest"]["complete"] == found["ingest"]["sent"] > 0
+    assert (tmp_path / "found.svg").read_text().startswith("<?xml")
+    watched = niru("top", "--url", url, "--count", "1", "--every", "0.1")
+    assert (watched.returncode, watched.stderr.strip()) == (0, "")
+    assert "2 documents" in watched.stdout
+    assert "3 answers whole" in watched.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])

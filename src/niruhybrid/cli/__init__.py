@@ -9,11 +9,13 @@ from niruhybrid.settings import library_version
 try:
     import click
 
+    from niruhybrid.cli.bench import bench
     from niruhybrid.cli.doctor import doctor
     from niruhybrid.cli.ingest import ingest
     from niruhybrid.cli.query import query
     from niruhybrid.cli.serve import serve
     from niruhybrid.cli.stats import stats
+    from niruhybrid.cli.top import top
     from niruhybrid.evaluation.command import eval_command
 except ModuleNotFoundError as err:
     sys.exit(f"niru: the package {err.name!r} is missing: pip install 'niruhybrid[server]'")
@@ -62,5 +64,5 @@ def _niru(context: click.Context, config: str | None) -> None:
     context.obj = config
 
 
-for _command in (serve, query, ingest, stats, doctor, eval_command):
+for _command in (serve, query, ingest, stats, top, bench, doctor, eval_command):
     _niru.add_command(_command)

@@ -1,0 +1,1 @@
+"""Load for one's own server: when to ask, asking, what came of it."""

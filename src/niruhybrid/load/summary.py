@@ -1,0 +1,60 @@
+"""What came of a load: counts, percentiles, the course of things. Pure."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from niruhybrid.load.drive import Kind, Sample
+
+__all__ = ("PERCENTILES", "summary")
+
+PERCENTILES = (50.0, 90.0, 99.0, 99.9)
+
+
+def summary(samples: Sequence[Sample], seconds: float) -> dict[str, Any]:
+    """Return the figures of each kind of request, JSON-ready; times in milliseconds, from when a request was due.
+
+    Only whole answers have latencies; `late` is how far behind its own plan the load was when it sent, because no
+    connection was free, or because this machine was too slow to send in time.
+    """
+    kinds: tuple[Kind, ...] = ("query", "ingest")
+    return {
+        "seconds": round(seconds, 3),
+        **{kind: _of([each for each in samples if each.kind == kind], seconds) for kind in kinds},
+    }
+
+
+def _of(samples: Sequence[Sample], seconds: float) -> dict[str, Any]:
+    whole = [each for each in samples if each.complete]
+    counted = Counter("broken" if not each.status else str(each.status) for each in samples)
+    return {
+        "sent": len(samples),
+        "complete": len(whole),
+        "complete_per_second": round(len(whole) / seconds, 2),
+        "status": dict(sorted(counted.items())),
+        "incomplete": sum(each.status == 200 and not each.complete for each in samples),
+        "first_byte_ms": _spread([each.first - each.due for each in whole]),
+        "done_ms": _spread([each.last - each.due for each in whole]),
+        "late_ms": _spread([each.sent - each.due for each in samples]),
+        "course": _course(samples, seconds),
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    if not values:
+        return {}
+    found = np.percentile(values, PERCENTILES)
+    named = {f"p{percent:g}": round(float(value) * 1e3, 3) for percent, value in zip(PERCENTILES, found, strict=True)}
+    return named | {"max": round(max(values) * 1e3, 3)}
+
+
+def _course(samples: Sequence[Sample], seconds: float) -> list[dict[str, float]]:
+    """Return the figures of each second, by when requests were due."""
+    course = []
+    for second in range(int(np.ceil(seconds))):
+        here = [each for each in samples if second <= each.due < second + 1]
+        done = _spread([each.last - each.due for each in here if each.complete])
+        course.append({"sent": len(here), "p50": done.get("p50", 0.0), "p99": done.get("p99", 0.0)})
+    return course
