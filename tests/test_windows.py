@@ -124,6 +124,7 @@ def test_a_title_is_read_by_every_window_and_belongs_to_the_first() -> None:
 
 @settings(deadline=None)  # a busy machine
 @given(TEXTS, CUTS, st.booleans())
+@example("abcdefgh" + " " * 9000, Cut(4, 2, sinks=2), True)
 def test_a_vector_is_of_the_passages_tokens_alone_or_of_all_that_are_read(
     text: str, cut: Cut, alone: bool
 ) -> None:  # drawn
@@ -185,6 +186,11 @@ def test_windows_are_no_wider_than_the_encoder_reads(size: int, overlap: int, ro
     assert 2 <= cut.size + cut.ahead + cut.sinks <= room
     assert 0 <= cut.overlap < cut.size <= size
     assert min(cut.ahead, cut.sinks) >= 0
+
+
+def test_a_late_window_gives_way_to_what_is_read_with_it() -> None:
+    cut = cut_for(StreamingConfig(long_text="late"), 120)
+    assert (cut.size, cut.overlap, cut.ahead, cut.sinks) == (72, 32, 32, 16)
 
 
 def test_a_mean_without_a_direction_is_that_of_the_first() -> None:
