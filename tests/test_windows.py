@@ -124,7 +124,7 @@ def test_a_title_is_read_by_every_window_and_belongs_to_the_first() -> None:
 
 @settings(deadline=None)  # a busy machine
 @given(TEXTS, CUTS, st.booleans())
-@example("abcdefgh" + " " * 9000, Cut(4, 2, sinks=2), True)
+@example(text="abcdefgh" + " " * 9000, cut=Cut(4, 2, sinks=2), alone=True)
 def test_a_vector_is_of_the_passages_tokens_alone_or_of_all_that_are_read(
     text: str, cut: Cut, alone: bool
 ) -> None:  # drawn
