@@ -4,12 +4,15 @@ import re
 import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
+from typing import get_args
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from niruhybrid.windows import Cut, Tokens, Window, WindowCutter, estimated_tokens
+from niruhybrid.config import LongText, StreamingConfig
+from niruhybrid.windows import Cut, Tokens, Window, WindowCutter, cut_for, estimated_tokens, unit_mean
 
 WORDS = st.sampled_from(
     [
@@ -121,6 +124,7 @@ def test_a_title_is_read_by_every_window_and_belongs_to_the_first() -> None:
 
 @settings(deadline=None)  # a busy machine
 @given(TEXTS, CUTS, st.booleans())
+@example(text="abcdefgh" + " " * 9000, cut=Cut(4, 2, sinks=2), alone=True)
 def test_a_vector_is_of_the_passages_tokens_alone_or_of_all_that_are_read(
     text: str, cut: Cut, alone: bool
 ) -> None:  # drawn
@@ -172,6 +176,27 @@ def test_a_million_characters_of_one_kind_take_little_memory(letter: str, feeds:
     tracemalloc.stop()
     assert total + sum(len(window.text) for window in cutter.close()) == feeds * 10_000
     assert most < 1_000_000
+
+
+@settings(deadline=None)  # a busy machine
+@given(st.integers(8, 300), st.integers(0, 299), st.integers(4, 600), st.sampled_from(get_args(LongText)))
+def test_windows_are_no_wider_than_the_encoder_reads(size: int, overlap: int, room: int, mode: LongText) -> None:
+    config = StreamingConfig(chunk_size=size, overlap_size=min(overlap, size - 1), long_text=mode)
+    cut = cut_for(config, room)
+    assert 2 <= cut.size + cut.ahead + cut.sinks <= room
+    assert 0 <= cut.overlap < cut.size <= size
+    assert min(cut.ahead, cut.sinks) >= 0
+
+
+def test_a_late_window_gives_way_to_what_is_read_with_it() -> None:
+    cut = cut_for(StreamingConfig(long_text="late"), 120)
+    assert (cut.size, cut.overlap, cut.ahead, cut.sinks) == (72, 32, 32, 16)
+
+
+def test_a_mean_without_a_direction_is_that_of_the_first() -> None:
+    up = np.array([1.0, 0.0], np.float32)
+    np.testing.assert_array_equal(unit_mean(up - up, up), up)
+    np.testing.assert_allclose(unit_mean(np.array([3.0, 4.0], np.float32), up), [0.6, 0.8])
 
 
 def test_estimated_tokens_are_near_those_of_a_model() -> None:

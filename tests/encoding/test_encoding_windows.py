@@ -1,6 +1,7 @@
 """Long and growing texts through a real model."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from niruhybrid.encoding.hybrid_encoder import HybridEncoder
 from niruhybrid.encoding.windows import EncodedWindow
 from niruhybrid.errors import ClosedError, InvalidSettingError, InvalidTextError
 from niruhybrid.ports import WindowEncoder
+from niruhybrid.windows import Window
 
 MakeModel = Callable[..., Path]
 SENTENCE = "Streams are read ahead no further than their bounds, and nothing is dropped in silence. "
@@ -138,6 +140,15 @@ def test_a_small_model_reads_small_windows(make_model: MakeModel) -> None:
     assert found.windows == 6
     late = small.encode_long("w1 w2 w3 w4 w5 w6 w7 w8 w9", long_text="late")
     assert late.tokens_used == 9
+
+
+def test_a_windows_vector_is_of_the_tokens_that_it_names(encoder: HybridEncoder) -> None:
+    ids = tuple(encoder.tokenize("Streams are read ahead. Cats sleep on the lawn.").ids)
+    whole = Window(0, 0, "", ids, (0, len(ids)), (0, len(ids)))
+    end = replace(whole, pooled=(5, len(ids)))
+    cats = encoder.encode(["Where do cats sleep?"])[0]
+    of_all, of_end = encoder.encode([whole, end]) @ cats
+    assert of_end > of_all + 0.02
 
 
 def test_the_encoder_is_one_for_windows(encoder: HybridEncoder) -> None:
