@@ -18,7 +18,7 @@ from tests.client.wire import CuttingProxy
 from tests.server.conftest import Server, pipeline_of
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Browser, Locator, Page, Request
 
 ARTEFACTS = Path(__file__).parents[2] / "artefacts" / "console"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -66,6 +66,11 @@ class Console:
     def expect_done(self) -> None:
         self.expect('#phases li[data-state="done"]', "Done")
 
+    def refuse_elsewhere(self, request: "Request") -> None:
+        """Complain of a request to another server: the console works without a network."""
+        if not request.url.startswith(self.url + "/"):
+            self.complaints.append(f"asked elsewhere: {request.url}")
+
     def snapshot(self, name: str) -> None:
         """Keep a picture of the whole page."""
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
@@ -96,10 +101,10 @@ def serving() -> Iterator[Serving]:
     """Start servers, and stop them at the end."""
     servers: list[Server] = []
 
-    def start(make: Callable[[], Pipeline] = pipeline_of, **settings: Any) -> Server:
+    def start(make: Callable[[], Pipeline] = pipeline_of, *, wait: bool = True, **settings: Any) -> Server:
         server = Server(make, ServerConfig(port=0, **settings))
         servers.append(server)
-        server.start(wait=True)
+        server.start(wait=wait)
         return server
 
     yield start
@@ -126,6 +131,7 @@ def visit(browser: "Browser") -> Iterator[Visit]:
             window.set_default_timeout(PATIENCE_MS)
             console = Console(window.new_page(), url)
             console.page.on("console", lambda told: console.complaints.append(f"{told.type}: {told.text}"))
+            console.page.on("request", console.refuse_elsewhere)
             console.page.on("pageerror", lambda error: console.complaints.append(f"thrown: {error}"))
             consoles.append(console)
             console.open(path)

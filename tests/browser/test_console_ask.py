@@ -10,7 +10,7 @@ import pytest
 from niruhybrid.pipeline import Pipeline
 from niruhybrid.retrieval.store import EmbeddedStore
 from niruhybrid.testing import HashEncoder
-from niruhybrid.types import Document, Hit, IndexEntry, Query, Token
+from niruhybrid.types import Document, Hit, IndexEntry, Query, Token, Vector
 from tests.server.conftest import FirstSentences, pipeline_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -177,6 +177,86 @@ def test_a_key_is_asked_for_and_stays_in_the_tab(serving: Any, visit: Any) -> No
     console.page.reload()
     console.ask(QUESTION)
     console.expect_done()
+
+
+class Gated(HashEncoder):
+    """Encodes when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    def encode(self, texts: Sequence[str], /) -> Vector:
+        assert self.go.wait(20)
+        return super().encode(texts)
+
+
+@pytest.fixture
+def gated() -> Iterator[Gated]:
+    encoder = Gated()
+    yield encoder
+    encoder.go.set()
+
+
+def test_word_matches_are_shown_as_provisional_until_the_search_is_done(serving: Any, visit: Any, gated: Gated) -> None:
+    console = visit(serving(lambda: pipeline_of(encoder=gated)).url)
+    console.page.get_by_text("Options").click()
+    console.page.get_by_label("show word matches first").check()
+    console.ask("csv tables")
+    console.expect_status("1 source by words alone. Searching by meaning")
+    console.expect(".sources[data-provisional] .title", "csv")
+    console.snapshot("provisional")
+    gated.go.set()
+    console.expect_done()
+    assert console.page.locator(".sources[data-provisional]").count() == 0
+    assert console.page.locator(".source").count() == 3
+
+
+def test_options_narrow_the_search_and_a_wrong_one_is_said(serving: Any, visit: Any) -> None:
+    console = visit(serving().url)
+    console.page.get_by_text("Options").click()
+    console.page.get_by_label("Metadata filter").fill("{page: 3}")
+    console.ask(QUESTION)
+    console.expect(".problem", "The filter is not JSON")
+    console.page.get_by_label("Metadata filter").fill('{"eq": {"page": 3}}')
+    console.page.get_by_label("Search by").select_option("lexical")
+    console.ask(QUESTION)
+    console.expect_done()
+    assert console.page.locator(".source .title").all_inner_texts() == ["heapq"]
+    assert console.page.locator(".problem").count() == 0
+
+
+def test_a_server_that_starts_is_waited_for(serving: Any, visit: Any) -> None:
+    go = threading.Event()
+
+    def opened() -> Pipeline:
+        assert go.wait(20)
+        return pipeline_of()
+
+    server = serving(opened, wait=False)
+    try:
+        console = visit(server.url)
+        console.expected.append("503")
+        console.expect("#health", "Starting")
+        console.ask(QUESTION)
+        console.expect_status("The server is starting. Asking again in")
+        console.snapshot("starting")
+    finally:
+        go.set()
+    console.expect_done()
+    console.expect("#health", "Ready")
+
+
+def test_the_theme_is_chosen_and_kept(serving: Any, visit: Any) -> None:
+    console = visit(serving().url, color_scheme="light")
+    background = "getComputedStyle(document.documentElement).backgroundColor"
+    light = console.page.evaluate(background)
+    for name in ("light", "dark"):
+        console.page.get_by_role("button", name="Theme").click()
+        console.expect("#theme", f"Theme: {name}")
+    assert console.page.evaluate(background) != light
+    console.page.reload()
+    console.expect("#theme", "Theme: dark")
 
 
 def test_nothing_found_is_said(serving: Any, visit: Any) -> None:

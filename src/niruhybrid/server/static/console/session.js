@@ -5,10 +5,11 @@ import { $ } from "./dom.js";
 const KEY = "niru-api-key";
 const THEMES = ["auto", "light", "dark"];
 const waiting = new Set();
+const [forTab, forBrowser] = [storage("sessionStorage"), storage("localStorage")];
 
 /** Return the API key, or undefined. */
 export function apiKey() {
-  return sessionStorage.getItem(KEY) ?? undefined;
+  return forTab.getItem(KEY) ?? undefined;
 }
 
 /** Return the headers that say who asks. */
@@ -34,10 +35,10 @@ export function startSession() {
   $("key-button").addEventListener("click", askForKey);
   $("key-dialog").addEventListener("close", taken);
   showKey();
-  showTheme(localStorage.getItem("niru-theme") ?? "auto");
+  showTheme(forBrowser.getItem("niru-theme") ?? "auto");
   $("theme").addEventListener("click", () => {
     const next = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length];
-    localStorage.setItem("niru-theme", next);
+    forBrowser.setItem("niru-theme", next);
     showTheme(next);
   });
 }
@@ -46,8 +47,8 @@ function taken() {
   const choice = $("key-dialog").returnValue;
   if (choice === "cancel") return;
   const key = choice === "use" ? $("key").value.trim() : "";
-  if (key) sessionStorage.setItem(KEY, key);
-  else sessionStorage.removeItem(KEY);
+  if (key) forTab.setItem(KEY, key);
+  else forTab.removeItem(KEY);
   $("key").value = "";
   showKey();
   for (const listener of waiting) listener();
@@ -61,4 +62,14 @@ function showTheme(theme) {
   document.documentElement.dataset.theme = theme;
   $("theme").textContent = `Theme: ${theme}`;
   document.dispatchEvent(new Event("theme"));
+}
+
+/** Return a storage of the browser, or, where it is forbidden, one that lasts as long as the page. */
+function storage(name) {
+  try {
+    return globalThis[name];
+  } catch {
+    const kept = new Map();
+    return { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => kept.set(key, value), removeItem: (key) => kept.delete(key) };
+  }
 }
