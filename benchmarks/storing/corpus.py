@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from benchmarks._report import eval_data
 
 from niruhybrid import analysis
 from niruhybrid.types import Document, IndexEntry, Vector
@@ -36,7 +37,7 @@ class Question(NamedTuple):
 
 
 def lines(pattern: str) -> Iterator[dict[str, Any]]:
-    for path in sorted(Path(os.environ["NIRU_EVAL_DATA"]).rglob(pattern)):
+    for path in sorted(eval_data().rglob(pattern)):
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rt", encoding="utf-8") as file:
             for line in file:

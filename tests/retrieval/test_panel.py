@@ -27,6 +27,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have few queries and documents make several blocks."""
     monkeypatch.setattr(panel, "_BLOCK", 3)
     monkeypatch.setattr(panel, "_DOCUMENTS", 2)
+    monkeypatch.setattr(panel, "_KEPT", 0.1)  # few documents change the weights of terms much
 
 
 def searched(
@@ -70,8 +71,9 @@ def test_pairs_are_those_of_a_search(
         made.add(query)
     queries += queries[:2]
     lexical = LexicalIndex.of({}).changed({}, [terms for _, terms in earlier])
-    lexical = lexical.changed({}, [terms for _, terms in batch])
     least = np.array([query.min_score for query in queries])
+    made.pairs(np.array([vector for vector, _ in earlier]), [terms for _, terms in earlier], lexical, least)
+    lexical = lexical.changed({}, [terms for _, terms in batch])
     vectors = np.array([vector for vector, _ in batch])
     pairs = made.pairs(vectors, [terms for _, terms in batch], lexical, least)
     expected = searched(queries, earlier, batch)

@@ -9,7 +9,7 @@ length of the query's term vector. It is computed for the few pairs only that st
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -29,6 +29,7 @@ Floats = NDArray[Any]
 _BLOCK = 8192  # queries at once, so that what is computed of them stays in the processor's cache
 _DOCUMENTS = 32  # at once; the fewer there are, the less the words of any of them can add
 _LOWEST, _HIGHEST = np.iinfo(np.int32).min, np.iinfo(np.int32).max
+_KEPT = 0.9  # of a term's weight, until the lengths of term vectors are computed anew
 _SLACK = 1e-4  # of a score; rounding is far below it
 
 
@@ -88,6 +89,9 @@ class Panel:
         self._starts: Growing[np.int64] = Growing.empty(np.int64).extended([0])
         self._terms: Growing[np.int64] = Growing.empty(np.int64)
         self._times: Growing[np.float32] = Growing.empty(np.float32)
+        self._lengths = np.empty(0)  # of the term vectors, by the weights of an earlier batch
+        self._weights = np.empty(0, np.float32)  # these weights
+        self._worth = np.empty(0)  # of a point of BM25 to each query, at the most
 
     def __len__(self) -> int:
         return len(self._shares)
@@ -113,6 +117,7 @@ class Panel:
             lexical: the index whose statistics count; it has the documents.
             least: `(slots,)`, score that a pair must have at the least.
         """
+        self._number({term for one in terms for term in one if term in self._vocabulary}, lexical)
         found = [Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
         for first in range(0, len(vectors), _DOCUMENTS):
             some = slice(first, first + _DOCUMENTS)
@@ -130,6 +135,7 @@ class Panel:
         self._shares = Growing.of(self._shares.items[kept])
         self._terms, self._times = Growing.of(self._terms.items[entries]), Growing.of(self._times.items[entries])
         self._starts = Growing.of(np.append(0, np.cumsum(sizes[kept])))
+        self._lengths = np.empty(0)
         if self._vectors is not None and self._codes is not None:
             self._vectors = Growing.of(self._vectors.items[kept])
             self._codes.compact(kept)
@@ -147,7 +153,6 @@ class Panel:
     def _batch(self, vectors: Vector, terms: Sequence[Sequence[str]], lexical: LexicalIndex) -> _Batch:
         """Return some documents, weighed by what is in an index."""
         counted = [Counter(term for term in one if term in self._vocabulary) for one in terms]
-        self._number(counted, lexical)
         weights = lexical.weights(self._numbers)
         average = max(1.0, lexical.total / max(1, lexical.documents))
         against = spread(np.array([len(one) for one in terms], np.float32), average)
@@ -156,58 +161,67 @@ class Panel:
             at = [self._vocabulary[term] for term in one]
             counts = np.minimum(np.fromiter(one.values(), np.int64, len(at)), MOST_COUNTED)
             gains[at, place] = weights[at] * saturation(counts, against[place : place + 1])
+        self._weigh(weights)
         few = None if self._codes is None else Few.of(vectors)
         return _Batch(vectors, few, weights, gains, gains.max(axis=1))
 
-    def _number(self, counted: Sequence[Mapping[str, int]], lexical: LexicalIndex) -> None:
+    def _number(self, terms: Iterable[str], lexical: LexicalIndex) -> None:
         """Look up the store's numbers of terms that are new here, or new there: those only come with documents."""
         names, known = self._vocabulary, len(self._numbers)
         if len(names) > known:
             late = [lexical.vocabulary.get(term, -1) for term in list(names)[known:]]
             self._numbers = np.concatenate((self._numbers, np.array(late, np.int64)))
-        for term in {term for one in counted for term in one}:
+        for term in terms:
             self._numbers[names[term]] = lexical.vocabulary[term]
+
+    def _weigh(self, weights: Floats) -> None:
+        """Have `_lengths` be those of all queries, and no longer than they are now."""
+        known = len(self._lengths) == len(self) and len(self._weights) == len(weights)
+        kept = float(np.min(weights / self._weights, initial=1.0)) if known else 0.0
+        if kept < _KEPT:
+            squares = _sums(np.square(self._times.items * weights[self._terms.items]), self._starts.items)
+            self._lengths, self._weights, kept = np.sqrt(np.where(squares > 0.0, squares, 1.0)), weights, 1.0
+        self._worth = (1.0 - self._shares.items) / (self._lengths * kept)
 
     def _reaching(self, own: slice, batch: _Batch, least: Floats) -> Pairs:
         """Return the pairs of a block of queries that reach their thresholds, slots counted within the block."""
-        rest, most = self._words(own, batch)
         needed = least - _SLACK
         if self._codes is None or batch.few is None:
-            open_, near = np.flatnonzero(most >= needed), np.zeros((1, 1))
+            hopeful, near = np.flatnonzero(self._most_worded(own, batch) >= needed), np.zeros((1, 1))
         else:
             products, units, margins = self._codes.products(own, batch.few)
-            floors = np.clip(np.ceil((needed - most - margins) / units), _LOWEST, _HIGHEST).astype(np.int32)
+            missing = needed - self._most_worded(own, batch) - margins
+            floors = np.clip(np.ceil(missing / units), _LOWEST, _HIGHEST).astype(np.int32)
             hits = np.flatnonzero(products >= floors[:, None]) // products.shape[1]
-            open_ = hits[np.flatnonzero(np.diff(hits, prepend=-1))]
-            near = products[open_] * units[open_, None] + margins[open_, None]
-        worded = self._worded(open_ + own.start, batch.gains) * rest[open_, None]
-        at, places = np.nonzero(near + worded >= needed[open_, None])
-        slots, words = open_[at], worded[at, places]
+            hopeful = hits[np.flatnonzero(np.diff(hits, prepend=-1))]
+            near = products[hopeful] * units[hopeful, None] + margins[hopeful, None]
+        worded = self._worded(hopeful + own.start, batch)
+        at, places = np.nonzero(near + worded >= needed[hopeful, None])
+        slots, words = hopeful[at], worded[at, places]
         shares = self._shares.items[own][slots]
         scores = shares * self._cosines(slots + own.start, batch.vectors[places]) + words
         kept = (scores >= least[slots]) & ((shares > 0.0) | (words > 0.0))
         return Pairs(slots[kept], places[kept], scores[kept])
 
-    def _words(self, own: slice, batch: _Batch) -> tuple[Floats, Floats]:
-        """Return what a point of BM25 is worth to each query of a block, and what words add to it at the most."""
+    def _most_worded(self, own: slice, batch: _Batch) -> Floats:
+        """Return what words add to the score of each query of a block at the most, in any of the documents."""
         starts = self._starts.items[own.start : own.stop + 1]
         entries = slice(starts[0], starts[-1])
-        terms, times = self._terms.items[entries], self._times.items[entries]
-        lengths = np.sqrt(_sums(np.square(times * batch.weights[terms]), starts), dtype=np.float64)
-        lengths[lengths == 0.0] = 1.0
-        rest = (1.0 - self._shares.items[own]) / lengths
-        return rest, rest * _sums(times * batch.most[terms], starts)
+        return self._worth[own] * _sums(self._times.items[entries] * batch.most[self._terms.items[entries]], starts)
 
-    def _worded(self, slots: Ints, gains: Floats) -> Floats:
-        """Return the BM25 score of some queries with each document, `(slots, documents)`."""
+    def _worded(self, slots: Ints, batch: _Batch) -> Floats:
+        """Return what words add to the score of some queries with each document, `(slots, documents)`."""
         starts = self._starts.items[slots]
         sizes = self._starts.items[slots + 1] - starts
-        worded = np.zeros((len(slots), gains.shape[1]), np.float32)
+        gained, squares = np.zeros((len(slots), len(batch.vectors)), np.float32), np.zeros(len(slots))
         for nth in range(sizes.max(initial=0)):
             have = np.flatnonzero(sizes > nth)
             entries = starts[have] + nth
-            worded[have] += self._times.items[entries, None] * gains[self._terms.items[entries]]
-        return worded
+            terms, times = self._terms.items[entries], self._times.items[entries]
+            gained[have] += times[:, None] * batch.gains.take(terms, axis=0)
+            squares[have] += np.square(times * batch.weights[terms])
+        rest = (1.0 - self._shares.items[slots]) / np.sqrt(np.where(squares > 0.0, squares, 1.0))
+        return gained * rest[:, None]
 
     def _cosines(self, slots: Ints, vectors: Vector) -> Floats:
         """Return the inner products of queries with a document each; 0 for those that go by words alone."""
