@@ -314,3 +314,22 @@ def test_our_own_client_embeds_through_it(serve: Callable[..., Any]) -> None:
     texts = ["one text", "another"]
     with Client(serve().url) as client:
         np.testing.assert_allclose(client.embed(texts), HashEncoder().encode(texts), atol=1e-6)
+
+
+def test_a_stream_that_is_open_when_the_server_stops_ends_with_a_true_chunk(
+    serve: Callable[..., Any], hanging: Any
+) -> None:
+    server = serve(generator=hanging)
+    body = {"model": "niruhybrid", "messages": QUESTION, "stream": True}
+    with httpx2.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=10) as answer:
+        lines = answer.iter_lines()
+        heard = [next(lines)]
+        assert hanging.waiting.wait(5)
+        stopper = threading.Thread(target=server.stop)
+        stopper.start()
+        heard += list(lines)
+    stopper.join(15)
+    assert hanging.closed.is_set()
+    last = [line for line in heard if line][-1]
+    assert orjson.loads(last.removeprefix("data: "))["error"]["code"] == "shutting_down"
+    assert "data: [DONE]" not in heard

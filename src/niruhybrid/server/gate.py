@@ -12,6 +12,7 @@ from niruhybrid.observe.tracing import Tracing
 from niruhybrid.pipeline import Pipeline
 from niruhybrid.server.event_log import position
 from niruhybrid.server.ndjson import LineRequest, LineStreamResponse
+from niruhybrid.server.openai_stream import ChunkStreamResponse
 from niruhybrid.server.problems import RequestError
 from niruhybrid.server.sse import STALE_ID, EventStreamResponse, stale
 from niruhybrid.server.streams import Stream, Streams
@@ -54,6 +55,7 @@ class Gate:
         self.streams = Streams(config)
         self.subscriptions = Streams(config, config.max_subscribers)
         self.uploads: set[LineStreamResponse] = set()
+        self.chats: set[ChunkStreamResponse] = set()
         self._open_pipeline = open_pipeline
         self._opening: asyncio.Task[Pipeline] | None = None
         self._draining = False
@@ -62,7 +64,7 @@ class Gate:
     @property
     def open_streams(self) -> int:
         """Streams that are being served, or made for a reader who may come back."""
-        return self.streams.open
+        return self.streams.open + len(self.chats)
 
     def open(self) -> asyncio.Task[Pipeline]:
         """Begin to open the pipeline and return the task that does; its failure is also told to clients."""
@@ -160,6 +162,8 @@ class Gate:
         self.subscriptions.end_all(_shutting_down())
         for upload in tuple(self.uploads):
             upload.stop(_shutting_down())
+        for chat in tuple(self.chats):
+            chat.stop(_shutting_down())
 
     async def aclose(self) -> None:
         """Drain, and close the pipeline if there is one."""

@@ -110,6 +110,7 @@ def _add_chat(paths: APIRouter, gate: Gate) -> None:
                 refused=_refusal,
                 keep_alive=gate.config.keep_alive,
                 send_timeout=gate.config.send_timeout,
+                registry=gate.chats,
             )
 
         return await _guarded(answer)

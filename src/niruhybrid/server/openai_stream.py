@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -35,6 +36,7 @@ class ChunkStreamResponse(Response):
         refused: makes a response of what was raised before the first frame.
         keep_alive: seconds of silence after which a comment is sent.
         send_timeout: seconds the client may take to accept bytes.
+        registry: where the response is found while it is being served.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class ChunkStreamResponse(Response):
         refused: Callable[[Exception], Response],
         keep_alive: float,
         send_timeout: float,
+        registry: set["ChunkStreamResponse"],
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -52,14 +55,24 @@ class ChunkStreamResponse(Response):
         self._refused = refused
         self._keep_alive = keep_alive
         self._send_timeout = send_timeout
+        self._registry = registry
+        self._stopped: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self._failed = False  # the last frame says so
+
+    def stop(self, error: BaseException) -> None:
+        """End it now, with `error` as its last frame, or as the response if there has been none."""
+        if not self._stopped.done():
+            self._stopped.set_result(error)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, as ASGI has it."""
+        self._registry.add(self)
         gone = asyncio.ensure_future(_left(receive))
         sending = asyncio.ensure_future(self._serve(scope, receive, send))
         try:
             await asyncio.wait({gone, sending}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._registry.discard(self)
             gone.cancel()
             sending.cancel()
             await asyncio.wait({gone, sending})
@@ -69,7 +82,7 @@ class ChunkStreamResponse(Response):
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            frame = await anext(self._frames)
+            frame = await self._unless_stopped()
         except Exception as err:  # noqa: BLE001  # whatever it is, the client is told with a true status
             await self._refused(err)(scope, receive, send)
             return
@@ -95,12 +108,26 @@ class ChunkStreamResponse(Response):
     async def _next(self) -> bytes:
         """Return the next frame, the error that takes its place, or nothing at the end."""
         try:
-            return await anext(self._frames, b"")
+            return b"" if self._failed else await self._unless_stopped()
         except Exception as err:  # whatever it is, the client is told the truth
+            self._failed = True
             problem = problems.details(err)
             if problem["code"] == "internal":
                 logger.exception("stream_failed")
             return framed(error_of(problem)[1])
+
+    async def _unless_stopped(self) -> bytes:
+        """Return the next frame, nothing at the end, or raise what the response was stopped for."""
+        coming = asyncio.ensure_future(anext(self._frames, b""))
+        try:
+            either: set[asyncio.Future[Any]] = {coming, self._stopped}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done():
+                raise self._stopped.result()
+            return coming.result()
+        finally:
+            coming.cancel()
+            await asyncio.wait({coming})
 
     async def _body(self, send: Send, body: bytes) -> None:
         await self._bounded(send, {"type": "http.response.body", "body": body, "more_body": True})

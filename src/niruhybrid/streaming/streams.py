@@ -2,8 +2,9 @@
 
 A reader takes inputs as fast as results are taken, and never more than the engine's window ahead. Results come in the
 order of the inputs, or as they complete. An input that fails is a result with an error; it does not end the stream. An
-overloaded lane slows the reader down instead of refusing its input, as long as inputs of its own are under way. When
-the source itself raises, everything read before it is yielded first.
+overloaded lane slows the reader down instead of refusing its input: it waits for an input of its own that is under way;
+where there is none, a document that names no `timeout` is given as much more time as what waits before it will take.
+When the source itself raises, everything read before it is yielded first.
 """
 
 import asyncio
@@ -15,9 +16,11 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from niruhybrid.errors import NiruError, OverloadedError
+from niruhybrid.errors import DeadlineUnreachableError, NiruError, OverloadedError
 from niruhybrid.streaming.engine import Engine
 from niruhybrid.streaming.kinds import AnyJob, Item, Kind, Result
+from niruhybrid.streaming.lanes import Job
+from niruhybrid.types import Document
 
 __all__ = ("stream", "stream_here")
 
@@ -65,11 +68,20 @@ class _Shared(Generic[Item, Result, _F]):
     def begin(self, raw: object, position: int) -> _Begun[_F] | _Refused:
         try:
             job = self._engine.job_of(self._kind, raw, position)
-            begun = _Begun(raw, position, job, self._start(job))
+            begun = _Begun(raw, position, job, self._begun(job))
         except NiruError as err:
             return _Refused(raw, position, err)
         self._live[begun] = None
         return begun
+
+    def _begun(self, job: AnyJob) -> _F:
+        try:
+            return self._start(job)
+        except DeadlineUnreachableError as err:
+            if self._live or not isinstance(job, Job) or not _may_wait(job):
+                raise
+            job.timeout = 2 * (job.timeout + err.retry_after)  # what it would wait at the door, it waits in its lane
+            return self._start(job)
 
     def in_the_way(self, refused: _Begun[_F] | _Refused) -> _F | None:
         """Return the future whose end may make room for a refused input, if there is one."""
@@ -240,6 +252,10 @@ def _read(
     except Exception as err:  # noqa: BLE001  # handed to the consumer, who raises it
         return position, err
     return position, None
+
+
+def _may_wait(job: Job) -> bool:
+    return isinstance(job.payload, Document) and job.payload.timeout is None
 
 
 def _together(window: int) -> int:
