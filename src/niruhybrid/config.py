@@ -168,7 +168,7 @@ class StoreConfig:
 
     path: str | None = None
     durability: Durability = "process"
-    dense_weight: float = 0.75
+    dense_weight: float = 0.74
 
     def __post_init__(self) -> None:
         if self.path is not None and (not isinstance(self.path, str) or not self.path):

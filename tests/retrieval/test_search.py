@@ -73,17 +73,18 @@ class Passage(NamedTuple):
     terms: list[str]
 
 
-def bm25(passages: Sequence[Passage], texts: Mapping[int, list[str]], query: Sequence[str]) -> dict[int, float]:
-    """Score texts by the formula; terms weigh as they do in passages."""
+def bm25(texts: Mapping[int, list[str]], query: Sequence[str]) -> dict[int, float]:
+    """Score texts by the formula, as shares of the length of the query's vector."""
     average = sum(map(len, texts.values())) / len(texts)
-    scores = dict.fromkeys(texts, 0.0)
+    scores, bounds = dict.fromkeys(texts, 0.0), []
     for term in query:
-        have = sum(term in one.terms for one in passages)
-        weight = math.log(1 + (len(passages) - have + 0.5) / (have + 0.5))
+        have = sum(term in terms for terms in texts.values())
+        bounds.append(2.2 * math.log(1 + (len(texts) - have + 0.5) / (have + 0.5)))
         for key, terms in texts.items():
             count = terms.count(term)
-            scores[key] += weight * 2.2 * count / (count + 1.2 * (0.25 + 0.75 * len(terms) / max(1.0, average)))
-    return scores
+            scores[key] += bounds[-1] * count / (count + 1.2 * (0.25 + 0.75 * len(terms) / max(1.0, average)))
+    norm = math.hypot(*bounds) or 1.0
+    return {key: score / norm for key, score in scores.items()}
 
 
 def expected_scores(passages: Sequence[Passage], query: Sequence[str], weight: float) -> dict[int, float]:
@@ -91,13 +92,10 @@ def expected_scores(passages: Sequence[Passage], query: Sequence[str], weight: f
     together: dict[int, list[str]] = {}
     for one in passages:
         together.setdefault(one.owner, []).extend(one.terms)
-    own = bm25(passages, {row: one.terms for row, one in enumerate(passages, start=1)}, query)
-    theirs = bm25(passages, together, query)
-    known = len(passages)
-    shares = [sum(term in one.terms for one in passages) for term in query]
-    norm = math.hypot(*(2.2 * math.log(1 + (known - have + 0.5) / (have + 0.5)) for have in shares)) or 1.0
+    own = bm25({row: one.terms for row, one in enumerate(passages, start=1)}, query)
+    theirs = bm25(together, query)
     return {
-        row: weight * one.cosine + (1 - weight) * (own[row] + theirs[one.owner]) / 2 / norm
+        row: weight * one.cosine + (1 - weight) * (own[row] + theirs[one.owner]) / 2
         for row, one in enumerate(passages, start=1)
     }
 
@@ -135,10 +133,22 @@ def test_a_score_is_that_of_the_formula_for_a_passage_with_its_document(
     best: dict[int, float] = {}
     for row, one in enumerate(passages, start=1):
         best[one.owner] = max(best.get(one.owner, -9.0), scores[row])
-    snapshot = written(passages, int(rng.integers(count + 1)))
+    whole = [
+        cut
+        for cut in range(count + 1)
+        if {one.owner for one in passages[:cut]}.isdisjoint(one.owner for one in passages[cut:])
+    ]  # no document is cut apart: how many have a term is exact then
+    snapshot = written(passages, int(rng.choice(whole)))
     [answer] = best_slots(snapshot, [SearchRequest(QUERY, query, 10)], weight)
     assert [score for _, score in answer] == pytest.approx(sorted(best.values(), reverse=True)[:10], abs=1e-5)
     assert all(score == pytest.approx(scores[slot + 1], abs=1e-5) for slot, score in answer)
+
+
+def test_a_term_that_all_documents_have_decides_less_than_one_that_few_have() -> None:
+    talk = [Passage(1, 0.0, ["oak"]), Passage(1, 0.0, ["elm"]), Passage(1, 0.0, ["ash", "elm", "yew"])]
+    walk = [Passage(4, 0.0, ["oak"]), Passage(4, 0.0, ["elm", "yew", "yew"]), Passage(4, 0.0, ["birch"])]
+    [answer] = best_slots(written([*talk, *walk], 6), [SearchRequest(QUERY, ["oak", "birch"], 10)], 0.0)
+    assert answer[0][0] == 5
 
 
 def test_what_one_half_finds_is_scored_by_the_other_as_well() -> None:
@@ -156,7 +166,6 @@ def test_a_removed_passage_adds_nothing_to_its_document() -> None:
     passages = [Passage(1, 0.1, ["ash"]), Passage(1, 0.1, ["ash", "elm"]), Passage(3, 0.1, ["elm"])]
     removed = written(passages, 3).changed(2, {2: ["ash", "elm"]}, Additions.nothing())
     [answer] = best_slots(removed, [SearchRequest(QUERY, ["ash"], 10, mode="lexical")], 0.5)
-    kept = [passages[0], passages[2]]
-    own = bm25(kept, {0: ["ash"], 1: ["elm"]}, ["ash"])
+    own = bm25({0: ["ash"], 1: ["elm"]}, ["ash"])
     assert [slot for slot, _ in answer] == [0]
-    assert answer[0][1] * 2.2 * math.log(2) == pytest.approx(own[0], abs=1e-5)
+    assert answer[0][1] == pytest.approx(own[0], abs=1e-5)

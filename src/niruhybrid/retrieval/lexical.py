@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from niruhybrid.retrieval.fusion import term_norm
 from niruhybrid.retrieval.growing import Growing
 from niruhybrid.retrieval.journal import GONE, Entries, Journal
-from niruhybrid.retrieval.matching import Collection, Weighed, best, best_matches, occurrences
+from niruhybrid.retrieval.matching import Collection, Weighed, best, best_matches, documents_with, occurrences
 from niruhybrid.retrieval.postings import K1, MOST_COUNTED, Postings, merged, saturation, spread
 from niruhybrid.retrieval.siblings import Siblings
 
@@ -45,6 +45,9 @@ class LexicalQuery(NamedTuple):
         norm: `fusion.term_norm` of all its terms, unknown ones included.
         recent: what the index's journal has of the terms.
         size: terms that were asked for, known or not.
+        times: how often each term is asked for, `(n,)` float32.
+        have: how many have it, `(n,)`.
+        strange: how often each unknown term is asked for.
     """
 
     terms: Ints
@@ -52,6 +55,9 @@ class LexicalQuery(NamedTuple):
     norm: float
     recent: Entries
     size: int
+    times: Floats
+    have: Ints
+    strange: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,13 +142,10 @@ class LexicalIndex:
         numbers = np.array(sorted(times), np.int32)
         recent = self._journal.of(numbers)
         asked = np.array([times[number] for number in numbers.tolist()], np.float32)
-        weights = self._weights(numbers, recent, asked)
-        bounds = weights.tolist()
-        if sum(times.values()) < len(counted):
-            unknown = (K1 + 1.0) * math.log1p((self.documents + 0.5) / 0.5)
-            strange = Counter(term for term in counted if term not in self.vocabulary)
-            bounds = [*(unknown * times for times in strange.values()), *bounds]
-        return LexicalQuery(numbers, weights, term_norm(bounds), recent, len(counted))
+        have = self._have(numbers, recent)
+        strange = tuple(Counter(term for term in counted if term not in self.vocabulary).values())
+        weights, norm = _weighed(asked, have, strange, self.documents)
+        return LexicalQuery(numbers, weights, norm, recent, len(counted), asked, have, strange)
 
     def search(
         self,
@@ -170,11 +173,28 @@ class LexicalIndex:
             for query, limit, may, more in zip(queries, limits, allowed, some, strict=True)
         ]
 
-    def together(self, query: LexicalQuery, documents: Siblings, average: float) -> Floats:
-        """Return the scores of documents as if all passages of each were one, `(d,)`; terms weigh as in passages.
+    def of_documents(self, query: LexicalQuery, owners: Ints, documents: int) -> LexicalQuery:
+        """Return the query as documents weigh it: a term that most have counts little, however few passages have it.
+
+        How many documents have a term is reckoned from how many passages have it now, and how many documents share
+        these in the postings and the journal: exact while nothing was removed since these were made and no document
+        is in several of them.
 
         Args:
             query: what `weighed` returned.
+            owners: `(slots,)`, what the passages of one document share, 0 or above.
+            documents: how many there are.
+        """
+        passages, different = documents_with(self._collection(None), _in_matching(query), owners)
+        have = np.clip(query.have * different / np.maximum(passages, 1), np.minimum(query.have, 1), documents)
+        weights, norm = _weighed(query.times, have, query.strange, documents)
+        return query._replace(weights=weights, norm=norm)
+
+    def together(self, query: LexicalQuery, documents: Siblings, average: float) -> Floats:
+        """Return the scores of documents as if all passages of each were one, `(d,)`.
+
+        Args:
+            query: what `of_documents` returned.
             documents: each with its passages, in this index.
             average: mean of the documents' lengths, in terms.
         """
@@ -278,18 +298,22 @@ class LexicalIndex:
     def _collection(self, allowed: Allowed | None) -> Collection:
         return Collection(self.parts, self.lengths.items, max(1.0, self.total / max(1, self.documents)), allowed)
 
-    def _weights(self, terms: Ints, recent: Entries, times: Floats) -> Floats:
-        """Return how much each term counts."""
+    def _have(self, terms: Ints, recent: Entries) -> Ints:
+        """Return how many documents have each term."""
         have = np.bincount(recent.terms, minlength=len(terms))
         gone = recent.terms[recent.slots == GONE]
         if len(gone):
             have -= 2 * np.bincount(gone, minlength=len(terms))
         old = terms < len(self.frequencies)
         have[old] += self.frequencies[terms[old]]
-        weights: Floats = (times * (K1 + 1.0) * np.log1p((self.documents - have + 0.5) / (have + 0.5))).astype(
-            np.float32
-        )
-        return weights
+        return have
+
+
+def _weighed(times: Floats, have: Ints, strange: Sequence[int], total: int) -> tuple[Floats, float]:
+    """Return how much each term of a query counts, of which some of `total` have each, and `fusion.term_norm`."""
+    weights: Floats = (times * (K1 + 1.0) * np.log1p((total - have + 0.5) / (have + 0.5))).astype(np.float32)
+    unknown = (K1 + 1.0) * math.log1p((total + 0.5) / 0.5)
+    return weights, term_norm([*(unknown * asked for asked in strange), *weights.tolist()])
 
 
 def _in_matching(query: LexicalQuery) -> Weighed:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from niruhybrid.retrieval.journal import Entries
 from niruhybrid.retrieval.postings import ROUNDED, Postings, saturation, spread
 
-__all__ = ("Collection", "Weighed", "best", "best_matches", "highest", "occurrences")
+__all__ = ("Collection", "Weighed", "best", "best_matches", "documents_with", "highest", "occurrences")
 
 Ints = NDArray[Any]
 Floats = NDArray[np.float32]
@@ -105,6 +105,32 @@ def occurrences(collection: Collection, query: Weighed, slots: Ints) -> Floats:
         inside = np.flatnonzero((slots >= part.span.start) & (slots < part.span.stop))
         counts[common.at[:, None], inside] = part.table[common.rows[:, None], slots[inside] - part.span.start]
     return counts
+
+
+def documents_with(collection: Collection, query: Weighed, owners: Ints) -> tuple[Ints, Ints]:
+    """Return how many passages have each of the terms, and how many documents, `(terms,)` each.
+
+    Passages that are gone and still in the postings count; a document in several parts may count in each.
+
+    Args:
+        collection: what is searched.
+        query: its terms.
+        owners: `(slots,)`, what the passages of one document share, 0 or above.
+    """
+    slots, _, terms = _entries(collection, query, np.arange(len(query.terms)))
+    passages = np.bincount(terms, minlength=len(query.terms))
+    owned = owners[slots]
+    apart = int(owned.max(initial=0)) + 1
+    keys = np.sort(terms * apart + owned)
+    firsts = np.flatnonzero(np.diff(keys, prepend=-1))
+    documents = np.bincount(keys[firsts] // apart, minlength=len(query.terms))
+    for part in collection.parts:
+        for place, term in enumerate(query.terms.tolist()):
+            if (row := part.common.get(term)) is not None:
+                some, different = part.counted(row, owners)
+                passages[place] += some
+                documents[place] += different
+    return passages, documents
 
 
 def best(slots: Ints, scores: Floats, limit: int) -> Found:

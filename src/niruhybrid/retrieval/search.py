@@ -35,7 +35,8 @@ def best_slots(snapshot: Snapshot, requests: Sequence[SearchRequest], dense_weig
     """Return the best slots of each request with their scores, best first.
 
     Both halves look at least 100 deep, or four times `top_k`; deeper where the best are passages of few documents. What
-    either finds is scored exactly by both. The score of a passage's words is the mean of its own and its document's.
+    either finds is scored exactly by both. The score of a passage's words is the mean of its own and its
+    document's, each as a share of its query's length: `fusion.term_norm`.
     """
     found: list[Best] = [[] for _ in requests]
     allowed = _allowed(snapshot, requests)
@@ -115,11 +116,13 @@ def _with_documents(snapshot: Snapshot, weighed: Sequence[LexicalQuery], worded:
     owners = {at: snapshot.owners.items[slots] for at, (slots, _) in worded.items()}
     wanted = np.unique(np.concatenate((*owners.values(), np.empty(0, np.int64))))
     known = Siblings.of(wanted, snapshot.owners.items, snapshot.live.items)
-    average = snapshot.lexical.total / max(1, snapshot.documents)
+    lexical, count = snapshot.lexical, snapshot.documents
     whole = {}
     for at, (slots, scores) in worded.items():
+        query = lexical.of_documents(weighed[at], snapshot.owners.items, count)
         documents, places = np.unique(owners[at], return_inverse=True)
-        theirs = snapshot.lexical.together(weighed[at], known.some(documents), average)
+        theirs = lexical.together(query, known.some(documents), lexical.total / max(1, count))
+        theirs *= np.float32(weighed[at].norm / query.norm)
         whole[at] = slots, (scores + theirs[places]) / np.float32(2.0)
     return whole
 
