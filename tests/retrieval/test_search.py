@@ -144,13 +144,6 @@ def test_a_score_is_that_of_the_formula_for_a_passage_with_its_document(
     assert all(score == pytest.approx(scores[slot + 1], abs=1e-5) for slot, score in answer)
 
 
-def test_a_term_that_all_documents_have_decides_less_than_one_that_few_have() -> None:
-    talk = [Passage(1, 0.0, ["oak"]), Passage(1, 0.0, ["elm"]), Passage(1, 0.0, ["ash", "elm", "yew"])]
-    walk = [Passage(4, 0.0, ["oak"]), Passage(4, 0.0, ["elm", "yew", "yew"]), Passage(4, 0.0, ["birch"])]
-    [answer] = best_slots(written([*talk, *walk], 6), [SearchRequest(QUERY, ["oak", "birch"], 10)], 0.0)
-    assert answer[0][0] == 5
-
-
 def test_what_one_half_finds_is_scored_by_the_other_as_well() -> None:
     near = [Passage(row, 0.9 - row / 1000, ["ash"] if row == 150 else ["oak"]) for row in range(1, 201)]
     worded = [Passage(row, -0.5 + row / 1000, ["elm"]) for row in range(201, 401)]
