@@ -144,6 +144,22 @@ def test_a_score_is_that_of_the_formula_for_a_passage_with_its_document(
     assert all(score == pytest.approx(scores[slot + 1], abs=1e-5) for slot, score in answer)
 
 
+@given(st.integers(0, 999), st.sampled_from([0.3, 0.74, 1.0]), st.integers(1, 20))
+@settings(deadline=None, max_examples=40)
+def test_of_many_documents_of_one_passage_none_is_missed(seed: int, weight: float, top_k: int) -> None:
+    rng = np.random.default_rng(seed)
+    words = [f"w{number}" for number in range(40)]
+    passages = [
+        Passage(row, float(rng.uniform(-0.9, 0.9)), rng.choice(words, rng.integers(1, 9)).tolist())
+        for row in range(1, 501)
+    ]
+    query = rng.choice(words, 4, replace=False).tolist()
+    scores = expected_scores(passages, query, weight)
+    snapshot = written(passages, int(rng.integers(501)))
+    [answer] = best_slots(snapshot, [SearchRequest(QUERY, query, top_k)], weight)
+    assert [score for _, score in answer] == pytest.approx(sorted(scores.values(), reverse=True)[:top_k], abs=1e-5)
+
+
 def test_what_one_half_finds_is_scored_by_the_other_as_well() -> None:
     near = [Passage(row, 0.9 - row / 1000, ["ash"] if row == 150 else ["oak"]) for row in range(1, 201)]
     worded = [Passage(row, -0.5 + row / 1000, ["elm"]) for row in range(201, 401)]

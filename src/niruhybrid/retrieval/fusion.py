@@ -12,13 +12,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("convex", "min_max", "ranked", "ranked_weighted_sum", "rrf", "share_of_best", "term_norm", "weighted_sum")
+__all__ = (
+    "convex",
+    "min_max",
+    "ranked",
+    "ranked_weighted_sum",
+    "rrf",
+    "share_of_best",
+    "term_norm",
+    "weighted_sum",
+    "words_needed",
+)
 
 Scores = Mapping[int, float]
 Half = NDArray[np.float32] | None
 """Scores of some rows, or None for a half that was not asked."""
 
 RRF_K = 60
+_ROUNDING = 1e-5  # of scores in single precision: equal ones must not be told apart
 
 
 def weighted_sum(dense: Scores | None, lexical: Scores | None, weight: float, norm: float) -> dict[int, float]:
@@ -71,6 +82,34 @@ def ranked_weighted_sum(
         scores += (1.0 - share) * words.astype(np.float64) / norm
     order = np.lexsort((rows, -scores))
     return rows[order], scores[order]
+
+
+def words_needed(
+    cosines: NDArray[np.float32], words: NDArray[np.float32], wanted: int, weight: float, norm: float
+) -> float:
+    """Return the BM25 score without which a row can't be among the best.
+
+    Whatever is not among the nearest rows has a cosine no higher than theirs, so only its words could lift it: the
+    threshold algorithm of Fagin, Lotem and Naor, "Optimal aggregation algorithms for middleware" (Journal of Computer
+    and System Sciences 66, 2003), with one list read first.
+
+    Args:
+        cosines: of the nearest rows, `(n,)`.
+        words: BM25 score of each of them.
+        wanted: how many rows are to be found.
+        weight: as for `weighted_sum`.
+        norm: as for `weighted_sum`.
+
+    Returns:
+        The score; 0 if too few rows are known to say, infinity if words can't lift any.
+    """
+    if len(cosines) < wanted:
+        return 0.0
+    if weight >= 1.0:
+        return math.inf
+    near = weight * cosines.astype(np.float64)
+    best = np.partition(near + (1.0 - weight) * words.astype(np.float64) / norm, len(near) - wanted)[len(near) - wanted]
+    return float((best - near.min()) / (1.0 - weight) - _ROUNDING) * norm
 
 
 def term_norm(bounds: Iterable[float]) -> float:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from niruhybrid.retrieval.fusion import term_norm
 from niruhybrid.retrieval.growing import Growing
 from niruhybrid.retrieval.journal import GONE, Entries, Journal
-from niruhybrid.retrieval.matching import Collection, Weighed, best, best_matches, documents_with, occurrences
+from niruhybrid.retrieval.matching import Collection, Enough, Weighed, best, best_matches, documents_with, occurrences
 from niruhybrid.retrieval.postings import K1, MOST_COUNTED, Postings, merged, saturation, spread
 from niruhybrid.retrieval.siblings import Siblings
 
@@ -153,6 +153,7 @@ class LexicalIndex:
         limits: Sequence[int],
         allowed: Sequence[Allowed],
         also: Sequence[Ints] | None = None,
+        enough: Sequence[Enough | None] | None = None,
     ) -> list[tuple[Ints, Floats]]:
         """Find the documents that have any of a query's terms.
 
@@ -161,16 +162,19 @@ class LexicalIndex:
             limits: documents wanted for each, at least 1.
             allowed: for each, `(slots,)`, whether a document may be found; False for those that are gone.
             also: for each, slots to be scored with these, ascending; by default none.
+            enough: for each, what gives the score that any other slot needs, of the scores of `also`; by default none
+                is needed.
 
         Returns:
-            For each query its `limit` best slots, or all that match, and those of `also`, ascending, and their scores,
-            above 0 for documents that match; of equal ones the lower slots.
+            For each query its `limit` best slots, or all that match and have enough, and those of `also`, ascending,
+            and their scores, above 0 for documents that match; of equal ones the lower slots.
         """
         some = [np.empty(0, np.intp)] * len(queries) if also is None else also
+        need = [None] * len(queries) if enough is None else enough
         free = {id(may): bool(may.all()) for may in allowed}
         return [
-            self._best(query, limit, None if free[id(may)] else may, more)
-            for query, limit, may, more in zip(queries, limits, allowed, some, strict=True)
+            self._best(query, limit, None if free[id(may)] else may, more, least)
+            for query, limit, may, more, least in zip(queries, limits, allowed, some, need, strict=True)
         ]
 
     def of_documents(self, query: LexicalQuery, owners: Ints, documents: int) -> LexicalQuery:
@@ -285,10 +289,12 @@ class LexicalIndex:
             behind += len(self.parts[first])
         return first
 
-    def _best(self, query: LexicalQuery, limit: int, allowed: Allowed | None, also: Ints) -> tuple[Ints, Floats]:
+    def _best(
+        self, query: LexicalQuery, limit: int, allowed: Allowed | None, also: Ints, enough: Enough | None
+    ) -> tuple[Ints, Floats]:
         if not len(query.terms):
             return also, np.zeros(len(also), np.float32)
-        found, wanted = best_matches(self._collection(allowed), _in_matching(query), limit, also)
+        found, wanted = best_matches(self._collection(allowed), _in_matching(query), limit, also, enough)
         slots, scores = best(*found, limit)
         if len(also):
             slots, first = np.unique(np.append(also, slots), return_index=True)

@@ -6,7 +6,7 @@ Processing & Management 31, 1995). Where some could do so by themselves, what th
 rounded numbers, for all documents at once. The scores returned are exact.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Any, NamedTuple
@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from niruhybrid.retrieval.journal import Entries
 from niruhybrid.retrieval.postings import ROUNDED, Postings, saturation, spread
 
-__all__ = ("Collection", "Weighed", "best", "best_matches", "documents_with", "highest", "occurrences")
+__all__ = ("Collection", "Enough", "Weighed", "best", "best_matches", "documents_with", "highest", "occurrences")
 
 Ints = NDArray[Any]
 Floats = NDArray[np.float32]
 Found = tuple[Ints, Floats]
+Enough = Callable[[Floats], float]
+"""What score a document needs to be wanted at all, by the scores that were wanted anyway."""
 
 _BLOCK, _BLOCKS_PER_WANTED = 64, 4
 _RUN = 32_768
@@ -62,7 +64,9 @@ class Weighed(NamedTuple):
     recent: Entries
 
 
-def best_matches(collection: Collection, query: Weighed, limit: int, also: Ints) -> tuple[Found, Floats]:
+def best_matches(
+    collection: Collection, query: Weighed, limit: int, also: Ints, enough: Enough | None = None
+) -> tuple[Found, Floats]:
     """Return documents that have any of the terms, and their scores: at least the `limit` best.
 
     Args:
@@ -70,21 +74,24 @@ def best_matches(collection: Collection, query: Weighed, limit: int, also: Ints)
         query: its terms.
         limit: documents wanted, at least 1.
         also: slots, ascending, whose scores are wanted whatever these are.
+        enough: given the scores of `also`, returns one below which no other document is wanted, however few are left;
+            0 or less where that can't be said.
 
     Returns:
         Slots, ascending, with their scores, and the scores of `also`, 0 without any of the terms.
     """
     scores = _listed(collection, query)
-    wanted, kept, floor = scores[also], [], 0.0
-    for part in collection.parts:
-        common = _common(collection, part, query)
-        some = _likely(collection, common, scores[part.span], limit, floor)
-        here = slice(*also.searchsorted((part.span.start, part.span.stop)).tolist())
-        both = np.concatenate((some, also[here]))
-        whole = _completed(collection, common, both, scores[both])
-        kept.append((some, whole[: len(some)]))
-        wanted[here] = whole[len(some) :]
-        floor = max(floor, highest(whole[: len(some)], limit))
+    commons = [_common(collection, part, query) for part in collection.parts]
+    wanted, kept = scores[also], []
+    for common in commons:
+        here = slice(*also.searchsorted((common.part.span.start, common.part.span.stop)).tolist())
+        wanted[here] = _completed(collection, common, also[here], wanted[here])
+    floor = 0.0 if enough is None else max(0.0, enough(wanted))
+    for common in commons:
+        some = _likely(collection, common, scores[common.part.span], limit, floor)
+        whole = _completed(collection, common, some, scores[some])
+        kept.append((some, whole))
+        floor = max(floor, highest(whole, limit))
     last = collection.parts[-1].span.stop if collection.parts else 0
     newest = np.flatnonzero(scores[last:] >= max(floor, _ABOVE_NOTHING)) + last
     kept.append((newest, scores[newest]))
@@ -213,7 +220,7 @@ def _likely(collection: Collection, common: _Common, scores: Floats, limit: int,
         common: terms that are still to be added.
         scores: what lists add, by slot in the part.
         limit: documents wanted.
-        floor: a score that this many documents of other parts have; 0 if there are none.
+        floor: a score that this many documents of other parts have, or that is needed; 0 if there is none.
     """
     start = common.part.span.start
     if not floor:

@@ -69,7 +69,7 @@ class Postings:
     rough: Ints
     average: float
     tops: Ints
-    _shares: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _shares: dict[int, tuple[int, int]] = field(default_factory=dict, init=False)
 
     def __len__(self) -> int:
         return len(self.slots) + self.table.size

@@ -1,14 +1,16 @@
 """A batch of queries against one snapshot: both halves, their fusion, the best passage of each document. Pure."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from niruhybrid.retrieval.fusion import ranked_weighted_sum
+from niruhybrid.retrieval.fusion import ranked_weighted_sum, words_needed
 from niruhybrid.retrieval.lexical import LexicalQuery
+from niruhybrid.retrieval.matching import Enough
 from niruhybrid.retrieval.siblings import Siblings
 from niruhybrid.retrieval.snapshot import Mask, Snapshot
 from niruhybrid.types import SearchRequest
@@ -31,21 +33,30 @@ Half = tuple[Ints, NDArray[np.float32]]
 _NOTHING: Half = np.empty(0, np.intp), np.empty(0, np.float32)
 
 
+class _Asked(NamedTuple):
+    """A request, its words as the index weighs them, and what it may find."""
+
+    request: SearchRequest
+    words: LexicalQuery
+    allowed: Mask
+
+
 def best_slots(snapshot: Snapshot, requests: Sequence[SearchRequest], dense_weight: float) -> list[Best]:
     """Return the best slots of each request with their scores, best first.
 
     Both halves look at least 100 deep, or four times `top_k`; deeper where the best are passages of few documents. What
-    either finds is scored exactly by both. The score of a passage's words is the mean of its own and its
+    either finds is scored exactly by both. Where no document has several passages, words are looked at only of what
+    they could still lift among the best. The score of a passage's words is the mean of its own and its
     document's, each as a share of its query's length: `fusion.term_norm`.
     """
     found: list[Best] = [[] for _ in requests]
-    allowed = _allowed(snapshot, requests)
     weighed = [snapshot.lexical.weighed(() if request.mode == "dense" else request.terms) for request in requests]
+    asked = list(map(_Asked, requests, weighed, _allowed(snapshot, requests)))
     depths = {at: max(_DEPTH, _DEPTH_PER_HIT * request.top_k) for at, request in enumerate(requests)}
     while depths:
-        near = _dense(snapshot, requests, depths, allowed)
-        worded = _lexical(snapshot, weighed, depths, allowed, near)
-        whole = _with_documents(snapshot, weighed, worded) if snapshot.passages else worded
+        near = _dense(snapshot, asked, depths)
+        worded = _lexical(snapshot, asked, depths, near, dense_weight)
+        whole = _with_documents(snapshot, asked, worded) if snapshot.passages else worded
         deeper: dict[int, int] = {}
         for at, depth in depths.items():
             request, wanted = requests[at], requests[at].top_k
@@ -74,14 +85,12 @@ def _allowed(snapshot: Snapshot, requests: Sequence[SearchRequest]) -> list[Mask
     return allowed
 
 
-def _dense(
-    snapshot: Snapshot, requests: Sequence[SearchRequest], depths: Depths, allowed: Sequence[Mask]
-) -> dict[int, Half]:
+def _dense(snapshot: Snapshot, asked: Sequence[_Asked], depths: Depths) -> dict[int, Half]:
     """Return what is near each request that goes by meaning."""
-    vectors = {at: requests[at].vector for at in depths if requests[at].mode != "lexical"}
-    asked = {at: vector for at, vector in vectors.items() if vector is not None}
-    found = snapshot.dense.search(list(asked.values()), [depths[at] for at in asked], [allowed[at] for at in asked])
-    return dict(zip(asked, found, strict=True))
+    vectors = {at: asked[at].request.vector for at in depths if asked[at].request.mode != "lexical"}
+    near = {at: vector for at, vector in vectors.items() if vector is not None}
+    found = snapshot.dense.search(list(near.values()), [depths[at] for at in near], [asked[at].allowed for at in near])
+    return dict(zip(near, found, strict=True))
 
 
 def _cosines(snapshot: Snapshot, request: SearchRequest, slots: Ints, near: Half) -> NDArray[np.float32]:
@@ -96,22 +105,27 @@ def _cosines(snapshot: Snapshot, request: SearchRequest, slots: Ints, near: Half
 
 
 def _lexical(
-    snapshot: Snapshot,
-    weighed: Sequence[LexicalQuery],
-    depths: Depths,
-    allowed: Sequence[Mask],
-    near: Mapping[int, Half],
+    snapshot: Snapshot, asked: Sequence[_Asked], depths: Depths, near: Mapping[int, Half], dense_weight: float
 ) -> dict[int, Half]:
     """Return what has words of each request that has any, and what is near it, scored by words."""
-    asked = [at for at in depths if weighed[at].size]
-    also = [near.get(at, _NOTHING)[0] for at in asked]
+    worded = [at for at in depths if asked[at].words.size]
+    apart = not snapshot.passages and GROUP_FIELD not in snapshot.columns.fields  # no hit stands for another
     found = snapshot.lexical.search(
-        [weighed[at] for at in asked], [depths[at] for at in asked], [allowed[at] for at in asked], also
+        [asked[at].words for at in worded],
+        [depths[at] for at in worded],
+        [asked[at].allowed for at in worded],
+        [near.get(at, _NOTHING)[0] for at in worded],
+        [_enough(asked[at], near[at], dense_weight) if at in near and apart else None for at in worded],
     )
-    return dict(zip(asked, found, strict=True))
+    return dict(zip(worded, found, strict=True))
 
 
-def _with_documents(snapshot: Snapshot, weighed: Sequence[LexicalQuery], worded: Mapping[int, Half]) -> dict[int, Half]:
+def _enough(asked: _Asked, near: Half, dense_weight: float) -> Enough:
+    """Return what tells which words a slot needs that is not near."""
+    return partial(words_needed, near[1], wanted=asked.request.top_k, weight=dense_weight, norm=asked.words.norm)
+
+
+def _with_documents(snapshot: Snapshot, asked: Sequence[_Asked], worded: Mapping[int, Half]) -> dict[int, Half]:
     """Return scores of words that are the means of the passages' own and of their documents'."""
     owners = {at: snapshot.owners.items[slots] for at, (slots, _) in worded.items()}
     wanted = np.unique(np.concatenate((*owners.values(), np.empty(0, np.int64))))
@@ -119,10 +133,10 @@ def _with_documents(snapshot: Snapshot, weighed: Sequence[LexicalQuery], worded:
     lexical, count = snapshot.lexical, snapshot.documents
     whole = {}
     for at, (slots, scores) in worded.items():
-        query = lexical.of_documents(weighed[at], snapshot.owners.items, count)
+        query = lexical.of_documents(asked[at].words, snapshot.owners.items, count)
         documents, places = np.unique(owners[at], return_inverse=True)
         theirs = lexical.together(query, known.some(documents), lexical.total / max(1, count))
-        theirs *= np.float32(weighed[at].norm / query.norm)
+        theirs *= np.float32(asked[at].words.norm / query.norm)
         whole[at] = slots, (scores + theirs[places]) / np.float32(2.0)
     return whole
 
