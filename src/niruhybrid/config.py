@@ -243,7 +243,8 @@ class ServerConfig:
         allowed_hosts: names that the server goes by beside those of loopback, between blanks or commas.
         tls_cert: file of the certificate chain; None for plain HTTP.
         tls_key: file of its key; to be given with `tls_cert`.
-        max_subscribers: standing queries open at once, the next is refused; 0 to 100,000.
+        max_subscribers: standing queries open at once, the next is refused, and as many readers of the counters as a
+            stream; 0 to 100,000.
         max_line_bytes: bytes of one line of NDJSON at the most; 1 to 2**31.
         log_events: events of one answer that are kept for its readers; 16 to 1,000,000.
         log_bytes: bytes of them; 1024 to 2**30. An answer that nobody reads waits when it has made as much.

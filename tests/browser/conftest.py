@@ -18,7 +18,7 @@ from tests.client.wire import CuttingProxy
 from tests.server.conftest import Server, pipeline_of
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page, Request
+    from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request
 
 ARTEFACTS = Path(__file__).parents[2] / "artefacts" / "console"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -119,17 +119,32 @@ def wire_to() -> Iterator[Callable[[Server], Wire]]:
         yield lambda server: wires.enter_context(Wire(server.port))
 
 
+@pytest.fixture(scope="module")
+def reading() -> Iterator[str]:
+    """Return the address of a server for tests that only read: the browser has its files after the first of them."""
+    server = Server(pipeline_of, ServerConfig(port=0))
+    server.start(wait=True)
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def window(browser: "Browser") -> Iterator["BrowserContext"]:
+    made = browser.new_context(viewport={"width": 1280, "height": 860})
+    made.set_default_timeout(PATIENCE_MS)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def visit(browser: "Browser") -> Iterator[Visit]:
-    """Open the console of a server in a window of its own; at the end, no window may have complained."""
-    with ExitStack() as windows:
+def visit(window: "BrowserContext") -> Iterator[Visit]:
+    """Open the console of a server in a tab of its own; at the end, none may have complained."""
+    with ExitStack() as tabs:
         consoles: list[Console] = []
 
-        def go(url: str, path: str = "/", **context: Any) -> Console:
-            window = browser.new_context(**{"viewport": {"width": 1280, "height": 860}} | context)
-            windows.callback(window.close)
-            window.set_default_timeout(PATIENCE_MS)
+        def go(url: str, path: str = "/") -> Console:
             console = Console(window.new_page(), url)
+            tabs.callback(console.page.close)
             console.page.on("console", lambda told: console.complaints.append(f"{told.type}: {told.text}"))
             console.page.on("request", console.refuse_elsewhere)
             console.page.on("pageerror", lambda error: console.complaints.append(f"thrown: {error}"))

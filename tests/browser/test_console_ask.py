@@ -43,8 +43,8 @@ def wordy() -> Iterator[Wordy]:
     generator.go.set()
 
 
-def test_sources_come_first_and_the_answer_says_where_each_sentence_is_from(serving: Any, visit: Any) -> None:
-    console = visit(serving().url)
+def test_sources_come_first_and_the_answer_says_where_each_sentence_is_from(reading: str, visit: Any) -> None:
+    console = visit(reading)
     console.expect("#ask-empty", "Sources arrive first")
     console.ask(QUESTION)
     console.expect_done()
@@ -58,8 +58,8 @@ def test_sources_come_first_and_the_answer_says_where_each_sentence_is_from(serv
     console.snapshot("answer")
 
 
-def test_a_citation_is_followed_and_left_with_the_keyboard(serving: Any, visit: Any) -> None:
-    console = visit(serving().url)
+def test_a_citation_is_followed_and_left_with_the_keyboard(reading: str, visit: Any) -> None:
+    console = visit(reading)
     console.ask(QUESTION)
     console.expect_done()
     console.page.get_by_role("button", name="Source 1").focus()
@@ -212,8 +212,8 @@ def test_word_matches_are_shown_as_provisional_until_the_search_is_done(serving:
     assert console.page.locator(".source").count() == 3
 
 
-def test_options_narrow_the_search_and_a_wrong_one_is_said(serving: Any, visit: Any) -> None:
-    console = visit(serving().url)
+def test_options_narrow_the_search_and_a_wrong_one_is_said(reading: str, visit: Any) -> None:
+    console = visit(reading)
     console.page.get_by_text("Options").click()
     console.page.get_by_label("Metadata filter").fill("{page: 3}")
     console.ask(QUESTION)
@@ -247,8 +247,9 @@ def test_a_server_that_starts_is_waited_for(serving: Any, visit: Any) -> None:
     console.expect("#health", "Ready")
 
 
-def test_the_theme_is_chosen_and_kept(serving: Any, visit: Any) -> None:
-    console = visit(serving().url, color_scheme="light")
+def test_the_theme_is_chosen_and_kept(reading: str, visit: Any) -> None:
+    console = visit(reading)
+    console.page.emulate_media(color_scheme="light")
     background = "getComputedStyle(document.documentElement).backgroundColor"
     light = console.page.evaluate(background)
     for name in ("light", "dark"):
@@ -257,6 +258,8 @@ def test_the_theme_is_chosen_and_kept(serving: Any, visit: Any) -> None:
     assert console.page.evaluate(background) != light
     console.page.reload()
     console.expect("#theme", "Theme: dark")
+    console.page.get_by_role("button", name="Theme").click()
+    console.expect("#theme", "Theme: auto")
 
 
 def test_nothing_found_is_said(serving: Any, visit: Any) -> None:

@@ -115,8 +115,8 @@ def test_what_a_cut_left_open_is_sent_again_and_nothing_is_stored_twice(
     assert server.stats()["documents"] == 3 + 50
 
 
-def test_an_addition_can_be_stopped(serving: Any, visit: Any) -> None:
-    console = visit(serving().url)
+def test_an_addition_can_be_stopped(reading: str, visit: Any) -> None:
+    console = visit(reading)
     held: list[Any] = []
     console.page.route("**/stream/data", lambda route: held.append(route))  # noqa: PLW0108  # it stays under way
     drop(console, "first.txt", "Green tea.")
@@ -169,8 +169,8 @@ def test_a_standing_query_goes_on_after_a_cut_without_missing_any(
     console.expect(".watch", "1 match")
 
 
-def test_a_fourth_standing_query_would_starve_the_page(serving: Any, visit: Any) -> None:
-    console = visit(serving().url)
+def test_a_fourth_standing_query_would_starve_the_page(reading: str, visit: Any) -> None:
+    console = visit(reading)
     for query in ("one", "two", "three"):
         watch(console, query)
         console.expect(".watch", query)

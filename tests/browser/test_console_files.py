@@ -27,16 +27,16 @@ def test_the_page_is_served_without_a_key_and_what_is_stored_is_not(serving: Cal
     }
 
 
-def test_nothing_from_elsewhere_and_nothing_inline_may_run(serving: Callable[..., Any]) -> None:
-    page = requests.get(serving().url + "/", timeout=5)
+def test_nothing_from_elsewhere_and_nothing_inline_may_run(reading: str) -> None:
+    page = requests.get(reading + "/", timeout=5)
     policy = dict(rule.split(" ", 1) for rule in page.headers["content-security-policy"].split("; "))
     assert (policy["default-src"], policy["script-src"], policy["style-src"]) == ("'none'", "'self'", "'self'")
     assert policy["require-trusted-types-for"] == "'script'"
     assert not re.search(r"<style|style=|<script>|\son\w+=", page.text)
 
 
-def test_who_has_a_file_is_told_that_it_is_the_same(serving: Callable[..., Any]) -> None:
-    url = serving().url + "/console/main.js"
+def test_who_has_a_file_is_told_that_it_is_the_same(reading: str) -> None:
+    url = reading + "/console/main.js"
     first = requests.get(url, timeout=5)
     again = requests.get(url, headers={"If-None-Match": first.headers["etag"]}, timeout=5)
     assert (again.status_code, again.content) == (304, b"")
@@ -44,8 +44,8 @@ def test_who_has_a_file_is_told_that_it_is_the_same(serving: Callable[..., Any])
 
 
 @pytest.mark.parametrize("path", ["nothing.js", "../niru-client.js", "%2e%2e/%2e%2e/app.py", "vendor", ""])
-def test_only_the_files_of_the_console_are_served(serving: Callable[..., Any], path: str) -> None:
-    refused = requests.Request("GET", serving().url).prepare()
+def test_only_the_files_of_the_console_are_served(reading: str, path: str) -> None:
+    refused = requests.Request("GET", reading).prepare()
     refused.url = f"{refused.url}console/{path}"
     answer = requests.Session().send(refused, timeout=5)
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

@@ -50,8 +50,8 @@ def test_counters_need_a_key_where_the_server_has_keys(serving: Any, visit: Any)
     assert console.page.locator("#pipeline .problem").count() == 0
 
 
-def test_the_arithmetic_of_rates(serving: Any, visit: Any) -> None:
-    console = visit(serving().url)
+def test_the_arithmetic_of_rates(reading: str, visit: Any) -> None:
+    console = visit(reading)
     found = console.page.evaluate("""async () => {
       const { percentile, between, reasons } = await import("/console/rates.js");
       const was = { bounds: [1, 2, 4], counts: [5, 0, 0, 0] };
@@ -88,16 +88,18 @@ def test_the_arithmetic_of_rates(serving: Any, visit: Any) -> None:
     assert (idle["arrived"], idle["batch"], idle["encode"], idle["wait"]) == (0, None, None, None)
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark"), (1760, "light")])
-def test_nobody_is_kept_out(serving: Any, visit: Any, axe: str, scheme: str, width: int) -> None:
-    console = visit(serving().url, viewport={"width": width, "height": 900}, color_scheme=scheme)
+def test_nobody_is_kept_out(reading: str, visit: Any, axe: str) -> None:
+    console = visit(reading)
     console.expect("#health", "Ready")
     console.ask("Which module is a priority queue?")
     console.expect_done()
     console.page.get_by_role("button", name="Source 1").click()
     console.page.evaluate(axe)
-    found = console.page.evaluate("axe.run(document)")
-    serious = [rule for rule in found["violations"] if rule["impact"] in {"serious", "critical"}]
-    assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in serious] == []
-    assert console.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    console.snapshot(f"whole-{width}-{scheme}")
+    for width, scheme in ((390, "light"), (1280, "dark"), (1760, "light")):
+        console.page.set_viewport_size({"width": width, "height": 900})
+        console.page.emulate_media(color_scheme=scheme)
+        found = console.page.evaluate("axe.run(document)")
+        serious = [rule for rule in found["violations"] if rule["impact"] in {"serious", "critical"}]
+        assert [(width, scheme, rule["id"], [node["html"] for node in rule["nodes"]]) for rule in serious] == []
+        assert console.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+        console.snapshot(f"whole-{width}-{scheme}")

@@ -65,19 +65,6 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("there is no Chromium on this machine: install the system's package `chromium`")
-    with playwright.sync_playwright() as driver:
-        # a sandbox needs rights that containers rarely give; the pages are our own
-        started = driver.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield started
-        started.close()
-
-
 @pytest.fixture
 def page(browser: "Browser") -> Iterator["Page"]:
     window = browser.new_context()

@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from niruhybrid.errors import EncoderFailedError
+from niruhybrid.errors import ClosedError, EncoderFailedError
 from niruhybrid.observe.prometheus import exposition
 from niruhybrid.streaming.stream_processor import StreamProcessor
 from niruhybrid.testing import HashEncoder
@@ -17,14 +17,11 @@ class Picky(HashEncoder):
         return super().encode(texts)
 
 
-@pytest.fixture
-def samples() -> dict[tuple[str, tuple[str, ...]], float]:
-    with StreamProcessor(Picky()) as processor:
-        processor.process_query("q1", "one")
-        processor.process_query_batch(["two", "three", ""])
-        with pytest.raises(EncoderFailedError):
-            processor.process_data("d", "bad")
-        stats = processor.stats().to_dict()
+Samples = dict[tuple[str, tuple[str, ...]], float]
+
+
+def scraped(processor: StreamProcessor) -> Samples:
+    stats = processor.stats().to_dict()
     text = exposition({"documents": 3, "open_answers": 0, "answers": {"done": 2}, "processor": stats}).decode()
     return {
         (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value
@@ -33,7 +30,39 @@ def samples() -> dict[tuple[str, tuple[str, ...]], float]:
     }
 
 
-def test_counters_are_those_of_the_snapshot(samples: dict[tuple[str, tuple[str, ...]], float]) -> None:
+@pytest.fixture
+def samples() -> Samples:
+    with StreamProcessor(Picky()) as processor:
+        processor.process_query("q1", "one")
+        processor.process_query_batch(["two", "three", ""])
+        with pytest.raises(EncoderFailedError):
+            processor.process_data("d", "bad")
+        return scraped(processor)
+
+
+def endings(samples: Samples) -> Samples:
+    return {key: value for key, value in samples.items() if key[0] == "niru_items_ended_total"}
+
+
+def test_what_may_happen_is_0_before_it_happens(samples: Samples) -> None:
+    with StreamProcessor(HashEncoder()) as processor:
+        fresh = endings(scraped(processor))
+        assert set(endings(samples)) == set(fresh)  # the first failure raises a counter, and makes no new one
+        assert set(fresh.values()) == {0}
+        processor.close()
+        with pytest.raises(ClosedError):
+            processor.process_query("q", "late")
+        assert set(endings(scraped(processor))) == set(fresh)
+    expected = {
+        ("rejected", "queue_full"),
+        ("dropped", "deadline"),
+        ("dropped", "superseded"),
+        ("failed", "store_error"),
+    }
+    assert expected <= {(labels[0], labels[2]) for _, labels in fresh if labels[1] == "interactive"}
+
+
+def test_counters_are_those_of_the_snapshot(samples: Samples) -> None:
     assert samples["niru_documents", ()] == 3
     assert samples["niru_answers_total", ("done",)] == 2
     assert samples["niru_items_offered_total", ("interactive",)] == 4
@@ -43,7 +72,7 @@ def test_counters_are_those_of_the_snapshot(samples: dict[tuple[str, tuple[str, 
     assert samples["niru_cache_misses_total", ()] == 3
 
 
-def test_what_prometheus_reads_adds_up(samples: dict[tuple[str, tuple[str, ...]], float]) -> None:
+def test_what_prometheus_reads_adds_up(samples: Samples) -> None:
     for lane in ("interactive", "bulk"):
         ended = sum(
             value for (name, labels), value in samples.items() if name == "niru_items_ended_total" and lane in labels
@@ -52,7 +81,7 @@ def test_what_prometheus_reads_adds_up(samples: dict[tuple[str, tuple[str, ...]]
         assert samples["niru_items_offered_total", (lane,)] == ended + open_items
 
 
-def test_histograms_are_cumulative(samples: dict[tuple[str, tuple[str, ...]], float]) -> None:
+def test_histograms_are_cumulative(samples: Samples) -> None:
     buckets = [
         value for (name, labels), value in samples.items() if name == "niru_wait_seconds_bucket" and "bulk" in labels
     ]

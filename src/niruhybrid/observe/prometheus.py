@@ -12,6 +12,13 @@ __all__ = ("CONTENT_TYPE", "exposition")
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LANES = ("interactive", "bulk")
+_REASONS = {
+    "failed": ("encoder_failed", "encoder_hung", "encoder_output", "store_error", "store_full"),
+    "rejected": ("closed", "deadline", "invalid", "queue_full"),
+    "dropped": ("closed", "deadline", "superseded"),
+}
+"""What is exported before it happens: else the first of its kind is no increase, and no alert sees it."""
+
 _GAUGES = {
     "waiting": "Items accepted and not yet taken.",
     "in_flight": "Items being encoded, searched or written.",
@@ -67,8 +74,8 @@ def _lanes(lanes: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
         offered.add_metric([lane], values["offered"])
         for how in ("delivered", "cancelled"):
             ended.add_metric([lane, how, ""], values[how])
-        for how in ("failed", "rejected", "dropped"):
-            for reason, number in values[how].items():
+        for how, known in _REASONS.items():
+            for reason, number in (dict.fromkeys(known, 0) | values[how]).items():
                 ended.add_metric([lane, how, reason], number)
         for released, number in values["batch"]["released"].items():
             batches.add_metric([lane, released], number)

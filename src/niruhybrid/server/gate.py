@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -65,6 +66,16 @@ class Gate:
     def open_streams(self) -> int:
         """Streams that are being served, or made for a reader who may come back."""
         return self.streams.open + len(self.chats)
+
+    async def counters(self) -> dict[str, Any]:
+        """Return the counters of the server and its pipeline at this instant, JSON-ready.
+
+        Raises:
+            RequestError: the server is starting or shutting down.
+            NiruError: the pipeline is closed, or its store can't be counted.
+        """
+        counters = (await self.pipeline().stats()).to_dict()
+        return counters | {"open_streams": self.open_streams, "kept_streams": self.streams.kept}
 
     def open(self) -> asyncio.Task[Pipeline]:
         """Begin to open the pipeline and return the task that does; its failure is also told to clients."""

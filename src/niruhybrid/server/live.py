@@ -100,9 +100,7 @@ class Live:
             RequestError: the server is starting or shutting down.
             NiruError: the pipeline is closed, or its store can't be counted.
         """
-        counters = (await self._gate.pipeline().stats()).to_dict()
-        streams = {"open_streams": self._gate.open_streams, "kept_streams": self._gate.streams.kept}
-        return _event("stats", counters | streams | {"at": time.monotonic()})
+        return _event("stats", await self._gate.counters() | {"at": time.monotonic()})
 
     @contextmanager
     def watched(self) -> Iterator[asyncio.Event]:

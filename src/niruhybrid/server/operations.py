@@ -60,8 +60,7 @@ def _add_counters(paths: APIRouter, gate: Gate) -> None:
     )
     async def stats(_request: Request) -> Response:
         """Return the counters of the server and its pipeline."""
-        counters = (await gate.pipeline().stats()).to_dict()
-        return answered(counters | {"open_streams": gate.open_streams, "kept_streams": gate.streams.kept})
+        return answered(await gate.counters())
 
     @paths.get(
         "/metrics",
@@ -74,8 +73,9 @@ def _add_counters(paths: APIRouter, gate: Gate) -> None:
     )
     async def metrics(_request: Request) -> Response:
         """Return the counters in Prometheus' exposition format."""
-        counters = (await gate.pipeline().stats()).to_dict()
-        return Response(prometheus.exposition(counters), media_type=prometheus.CONTENT_TYPE, headers=HEADERS)
+        return Response(
+            prometheus.exposition(await gate.counters()), media_type=prometheus.CONTENT_TYPE, headers=HEADERS
+        )
 
 
 def _add_documentation(paths: APIRouter, describe: Callable[[], dict[str, Any]]) -> None:
