@@ -10,7 +10,7 @@ from niruhybrid.streaming.inputs import as_document, id_of
 from niruhybrid.streaming.kinds import AnyDone, AnyJob, Kind
 from niruhybrid.streaming.lanes import Job
 from niruhybrid.streaming.long_texts import LongDone, LongJob
-from niruhybrid.streaming.reading import Gathering, Growing, Part, Reader
+from niruhybrid.streaming.reading import Gathering, Growing, Part, Reader, truncated
 from niruhybrid.types import DataResult, Document, IndexEntry, Vector
 from niruhybrid.windows import Window
 
@@ -45,21 +45,35 @@ class Documents:
                     f"embedding has {vector.size} dimensions, the encoder has {self._dim}: use the same model"
                 )
             return Job(document, "bulk", "", timeout, vector)
-        text = _encoded_text(document)
-        self._reader.refuse_long(text, "document text")
+        self._reader.refuse_long(_encoded_text(document), "document text")
         if self._config.long_text == "truncate":
-            return Job(document, "bulk", text, timeout)
+            return self._truncated(document, timeout)
         return self._windowed(document, timeout)
+
+    def _truncated(self, document: Document, timeout: float) -> AnyJob:
+        """Return the job of a document of which the beginning is read, and the rest only counted."""
+        text = _encoded_text(document)
+        if not self._reader.may_be_cut(text):
+            return Job(document, "bulk", text, timeout)
+        first, unread, seen = self._reader.beginning(document.text, document.title)
+        if first.whole:
+            return self._reader.job(document, first, document.title, timeout)
+
+        def job(window: Window, left: float, last: bool) -> Job:  # noqa: ARG001  # as texts of several windows need it
+            return self._reader.job(document, window, document.title, left)
+
+        each = self._config.processing_timeout
+        return LongJob(document, iter((first,)), job, document.timeout, each, seen, unread)
 
     def _windowed(self, document: Document, timeout: float) -> AnyJob:
         """Return the job of a document that is read in windows; one window is read like any text."""
         cutter = self._reader.cutter(document.title)
         windows = self._reader.windows(document.text, cutter)
         first, second = next(windows), next(windows, None)
-        if second is None:
+        if second is None and cutter.seen == first.used:  # else not all of the title was read, and that is told
             return self._reader.job(document, first, document.title, timeout)
         mode = self._config.long_text
-        if mode == "error":
+        if mode == "error" and second is not None:
             raise InvalidTextError("document text is longer than the encoder reads: split it, or choose a `long_text`")
         gathering = Gathering(document, mean=mode == "mean")
 
@@ -68,8 +82,9 @@ class Documents:
                 gathering.total = window.part + 1
             return self._reader.job(Part(window, gathering), window, document.title, left)
 
-        rest = chain((first, second), windows)
-        return LongJob(document, rest, part, document.timeout, self._config.processing_timeout, lambda: cutter.seen)
+        rest = (first,) if second is None else chain((first, second), windows)
+        each = self._config.processing_timeout
+        return LongJob(document, iter(rest), part, document.timeout, each, lambda: cutter.seen)
 
     def write(self, items: Sequence[tuple[object, Vector]]) -> Sequence[object]:
         """Write documents read whole, and of long ones what is complete; all in one transaction.
@@ -99,7 +114,6 @@ class Documents:
 
     def _result(self, job: AnyJob, done: AnyDone) -> DataResult:
         document = cast("Document", job.payload)
-        cut = self._config.long_text == "truncate" and document.embedding is None
         windows, seen, used = self._counts(job, done)
         return DataResult(
             id=document.id,
@@ -107,17 +121,24 @@ class Documents:
             metadata=document.metadata,
             timings=done.timings,
             watermark=cast("int | None", done.found),
-            notes=self._reader.notes(_encoded_text(document)) if cut else (),
+            notes=self._notes(seen, used),
             windows=windows,
             tokens_seen=seen,
             tokens_used=used,
         )
 
+    def _notes(self, seen: int | None, used: int | None) -> tuple[str, ...]:
+        if seen is None or used is None or used == seen:
+            return ()
+        if self._config.long_text == "truncate":
+            return (truncated(used),)
+        return (f"truncated: {seen - used} tokens of the title were not encoded; shorten it",)
+
     def _counts(self, job: AnyJob, done: AnyDone) -> tuple[int, int | None, int | None]:
         """Return in how many windows a document was read, and how many tokens it has and were read."""
         if isinstance(done, LongDone):
-            counts = (done.tokens_seen, done.tokens_used) if self._reader.counts else (None, None)
-            return done.windows, *counts
+            known = self._reader.counts or self._config.long_text == "truncate"
+            return (done.windows, done.tokens_seen, done.tokens_used) if known else (done.windows, None, None)
         if not isinstance(job, Job) or job.vector is not None:
             return 0, None, None
         if isinstance(job.text, Window):

@@ -5,7 +5,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, TypeAlias
 
@@ -34,7 +34,8 @@ class LongJob:
         job: makes a window's job; told the seconds that are left, and whether it is the last window.
         timeout: seconds until all of it is given up; None lets each window take its own.
         each: seconds until one window is given up.
-        seen: tells, when all are cut, how many tokens the text had.
+        seen: tells, when all are cut, how many tokens the text had; asked in the thread that cuts.
+        unread: windows that follow, which are cut only so that their tokens are counted.
     """
 
     payload: object
@@ -43,6 +44,7 @@ class LongJob:
     timeout: float | None
     each: float
     seen: Callable[[], int]
+    unread: Iterator[Window] = field(default_factory=lambda: iter(()))
 
 
 class LongDone(NamedTuple):
@@ -163,6 +165,8 @@ class _Run:
         self._windows = 0
         self._found: int | None = None
         self._timings = Timings()
+        self._counting = False
+        self._seen: int | None = None  # until all is counted
 
     def begin(self) -> None:
         """Hand in the first window; the others follow in the thread."""
@@ -197,19 +201,32 @@ class _Run:
         return left
 
     def _advance(self) -> None:
-        """Hand in windows as far as there is room."""
+        """Hand in windows as far as there is room; when all are, have the text's tokens counted."""
         try:
             while self._next is not None and len(self._live) < self._ahead and not self.future.done():
                 self._hand_in()
         except OverloadedError as err:
             if not self._live:  # with others under way, it is tried again when one has ended
                 self._wait_or_fail(err)
-        except NiruError as err:
-            self._fail(err)
         except Exception as err:  # noqa: BLE001  # whatever a tokenizer raises is the text's error, never the thread's end
-            ours = EncoderFailedError(f"cutting the text raised {type(err).__name__}: see the cause")
-            ours.__cause__ = err
-            self._fail(ours)
+            self._fail(err)
+        if self._next is None and not self._counting:
+            self._counting = True
+            self._soon(self._count)
+
+    def _count(self) -> None:
+        """Cut one more of the windows that are not read; when there is none, learn how many tokens there were."""
+        if self.future.done():
+            return
+        try:
+            if next(self._job.unread, None) is None:
+                self._seen = self._job.seen()
+            else:
+                self._time_left()
+                self._soon(self._count)
+        except Exception as err:  # noqa: BLE001  # same
+            self._fail(err)
+        self._end_if_done()
 
     def _wait_or_fail(self, err: OverloadedError) -> None:
         if time.monotonic() - self._moved >= self._job.each:
@@ -230,8 +247,13 @@ class _Run:
             return
         self._learn(part.result())
         self._advance()
-        if self._next is None and not self._live and self.future.set_running_or_notify_cancel():
-            self.future.set_result(self._done())
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        if self._next is not None or self._live or self._seen is None or self.future.done():
+            return
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_result(self._done(self._seen))
 
     def _learn(self, done: Done) -> None:
         self._moved = time.monotonic()
@@ -249,16 +271,24 @@ class _Run:
             total=time.monotonic() - self._began,
         )
 
-    def _done(self) -> LongDone:
+    def _done(self, seen: int) -> LongDone:
         vector = unit_mean(np.asarray(self._sum), np.asarray(self._first))
-        return LongDone(vector, self._found, self._timings, self._job.seen(), self._used, self._windows)
+        return LongDone(vector, self._found, self._timings, seen, min(self._used, seen), self._windows)
 
-    def _fail(self, error: NiruError) -> None:
+    def _fail(self, error: Exception) -> None:
         if not self.future.done() and self.future.set_running_or_notify_cancel():
-            self.future.set_exception(error)
+            self.future.set_exception(_ours(error))
         self._drop()
 
     def _drop(self) -> None:
         """Take back what is under way: the text has ended."""
         for part in tuple(self._live):
             part.cancel()
+
+
+def _ours(error: Exception) -> NiruError:
+    if isinstance(error, NiruError):
+        return error
+    ours = EncoderFailedError(f"cutting the text raised {type(error).__name__}: see the cause")
+    ours.__cause__ = error
+    return ours

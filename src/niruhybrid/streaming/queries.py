@@ -45,7 +45,7 @@ class Queries:
     def _job(self, query: Query) -> Job:
         self._reader.refuse_long(query.text, "query text")
         timeout = query.timeout or self._config.processing_timeout
-        return Job(query, "interactive", query.text, timeout, None, query.session)
+        return Job(query, "interactive", self._reader.as_read(query.text), timeout, None, query.session)
 
     def _result(self, job: AnyJob, done: AnyDone) -> QueryResult:
         query, found = cast("Query", job.payload), cast("SearchResponse | None", done.found)

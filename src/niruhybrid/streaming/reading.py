@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
+from typing import cast
 
 import numpy as np
 
@@ -12,10 +14,10 @@ from niruhybrid.streaming.lanes import Job, LaneName
 from niruhybrid.types import Document, IndexEntry, Vector, checked_text
 from niruhybrid.windows import MARKS, Window, WindowCutter, cutter_for, estimated_tokens, unit_mean
 
-__all__ = ("Gathering", "Growing", "Part", "Reader", "entry_of")
+__all__ = ("Gathering", "Growing", "Part", "Reader", "entry_of", "truncated")
 
 _SLICE = 2048  # characters tokenized at a time: few milliseconds
-_CHARS_COUNTED = 20  # characters for each token of the window; words are shorter
+_CHARS_READ = 32  # characters for each token, where only the beginning is read; words are shorter
 
 Terms = Callable[[Document], Sequence[str]]
 """What gives an entry's lexical terms."""
@@ -64,12 +66,62 @@ class Reader:
 
     def notes(self, text: str) -> tuple[str, ...]:
         """Say what of a text the encoder does not read. The start of a long one is enough to tell, and soon counted."""
-        if self._counter is None or len(text) <= self._counter.max_tokens:
+        if not self.may_be_cut(text):
             return ()
-        most = self._counter.max_tokens
-        if self._counter.count_tokens([text[: _CHARS_COUNTED * most]])[0] <= most:
-            return ()
-        return (f"truncated: only the first {most} tokens were encoded; split the text into passages",)
+        most = cast("TokenCounter", self._counter).max_tokens
+        if cast("TokenCounter", self._counter).count_tokens([text[: _CHARS_READ * most]])[0] > most:
+            return (truncated(most),)
+        read = len(self.as_read(text))
+        return (truncated(read, "characters"),) if read < len(text) else ()
+
+    def may_be_cut(self, text: str) -> bool:
+        """Whether the encoder tells of its tokens, and the text is long enough to have more than it reads."""
+        return self._counter is not None and len(text) > self._counter.max_tokens
+
+    def as_read(self, text: str) -> str:
+        """Return the text's beginning, as much as the encoder reads of it or a little more, so that it has less to cut.
+
+        All of the text for an encoder that does not tell of its tokens.
+        """
+        if self._encoder is None or len(text) <= _CHARS_READ * self._encoder.max_tokens:
+            return text
+        window, _, _ = self.beginning(text.lstrip(), "")  # a beginning of white space alone could not be encoded
+        return window.text
+
+    def beginning(self, text: str, title: str) -> "tuple[Window, Iterator[Window], Callable[[], int]]":
+        """Return what the encoder reads at once of a text; all of it for one that can only count, and cuts by itself.
+
+        Quick for any text: of words of uncommon length fewer are read than there is room for.
+
+        Returns:
+            The beginning as one window, whole if nothing follows; the windows that follow, to be cut by who wants all
+            tokens counted; and what tells of their number then.
+        """
+        encoder = self._encoder
+        if encoder is None:
+            return self._uncut(text, title)
+        room = encoder.max_tokens - MARKS
+        ids = list(encoder.tokenize(title).ids) if title else []
+        titled = len(ids)
+        cutter = self.cutter("")
+        windows = self.windows(text, cutter)
+        end = 0
+        for window in windows:
+            ids += window.ids[slice(*window.own)]
+            end = window.end
+            if len(ids) >= room or end >= _CHARS_READ * room:
+                break
+        after = next(windows, None)
+        whole = after is None and len(ids) <= room
+        place = 0, min(room, len(ids))
+        rest = windows if after is None else chain((after,), windows)
+        return Window(0, 0, text[:end], tuple(ids[:room]), place, place, whole), rest, lambda: titled + cutter.seen
+
+    def _uncut(self, text: str, title: str) -> "tuple[Window, Iterator[Window], Callable[[], int]]":
+        counter = cast("TokenCounter", self._counter)
+        place = 0, counter.max_tokens
+        titled = f"{title}\n{text}" if title else text
+        return Window(0, 0, text, (), place, place), iter(()), lambda: counter.count_tokens([titled])[0]
 
     def cutter(self, title: str) -> WindowCutter:
         """Return what cuts a text with this title."""
@@ -92,6 +144,11 @@ class Reader:
         """Return the job that encodes a window."""
         tokens = None if self._encoder is None else len(window.ids) + MARKS
         return Job(payload, lane, self.read(window, title), timeout, tokens=tokens)
+
+
+def truncated(most: int, unit: str = "tokens") -> str:
+    """Return the note of a text that was read no further."""
+    return f"truncated: only the first {most} {unit} were encoded; split the text into passages"
 
 
 class Part:
