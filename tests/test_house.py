@@ -19,8 +19,23 @@ import niruhybrid
 from niruhybrid import errors
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("src", "tests", "tools", "benchmarks", "docs", "requirements", "changelog.d", ".ci")
-WRITTEN = {".py", ".md", ".toml", ".yml", ".yaml", ".txt", ".in", ".html", ".js", ".css", ""}
+FOLDERS = ("src", "tests", "tools", "benchmarks", "docs", "requirements", "changelog.d", "deploy", ".ci")
+WRITTEN = {
+    ".py",
+    ".md",
+    ".toml",
+    ".yml",
+    ".yaml",
+    ".json",
+    ".conf",
+    ".service",
+    ".txt",
+    ".in",
+    ".html",
+    ".js",
+    ".css",
+    "",
+}
 GUIDE = ROOT / "docs" / "guide.md"
 
 

@@ -6,15 +6,17 @@ The environment is new and holds the runtime's pins, the model and the wheel; th
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
-__all__ = ("main",)
+__all__ = ("DATA", "main", "missing")
 
 ROOT = Path(__file__).resolve().parent.parent
 PINS = ROOT / "requirements"
 PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input")
 PINNED = (*PIP, "install", "--require-hashes")
 WHERE = "import niruhybrid; print(niruhybrid.__file__)"
+DATA = ("static/console/index.html", "static/console/main.js", "static/niru-client.js")
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -24,6 +26,13 @@ def run(*command: str | Path, cwd: Path) -> str:
         CalledProcessError: it failed; its own words have gone to the standard error.
     """
     return subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def missing(wheel: Path) -> list[str]:
+    """Return which of the files that are no Python, and that the server serves, a wheel has not."""
+    with zipfile.ZipFile(wheel) as archive:
+        held = set(archive.namelist())
+    return [name for name in DATA if f"niruhybrid/server/{name}" not in held]
 
 
 def build(folder: Path) -> Path:
@@ -48,6 +57,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="niruhybrid-wheel-") as name:
         folder = Path(name)
         wheel = build(folder)
+        if left_out := missing(wheel):
+            raise SystemExit(f"the wheel has no {', '.join(left_out)}: check what the build includes")
         python = install(wheel, folder / "env")
         where = Path(run(python, "-W", "error", "-c", WHERE, cwd=folder).strip())
         if not where.is_relative_to(folder):

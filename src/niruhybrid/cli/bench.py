@@ -152,6 +152,8 @@ def _plotter(path: Path) -> Callable[[Sequence["Sample"]], None]:
 def _print(found: dict[str, Any]) -> None:
     for kind in ("query", "ingest"):
         figures = found[kind]
+        if figures["unsent"]:
+            click.echo(f"{kind:<7} {figures['unsent']:,} not sent: too many before them had no answer yet")
         if not figures["sent"]:
             continue
         click.echo(
@@ -168,19 +170,25 @@ def _progress(samples: list["Sample"]) -> Any:
     from contextlib import contextmanager  # noqa: PLC0415  # only here
 
     from rich.console import Console  # noqa: PLC0415  # only where it draws
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415  # same
+    from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TimeElapsedColumn  # noqa: PLC0415  # same
+    from rich.text import Text  # noqa: PLC0415  # same
+
+    from niruhybrid.load.summary import recent  # noqa: PLC0415  # loads NumPy
+
+    class Latest(ProgressColumn):
+        """Reckons when the line is drawn, a few times a second, and not with each sample."""
+
+        max_refresh = 0.25
+
+        def render(self, task: Task) -> Text:  # noqa: ARG002  # rich's own name
+            return Text(recent(samples))
 
     @contextmanager
     def shown() -> Iterator[Callable[["Sample"], None]]:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("asking")
-
-            def note(sample: "Sample") -> None:
-                samples.append(sample)
-                last = (sample.last - sample.due) * 1e3
-                progress.update(task, description=f"{len(samples):,} answered, the last after {last:,.1f} ms")
-
-            yield note
+        with Progress(
+            SpinnerColumn(), Latest(), TimeElapsedColumn(), console=Console(stderr=True), transient=True
+        ) as progress:
+            progress.add_task("asking")
+            yield samples.append
 
     return shown()

@@ -9,9 +9,15 @@ from typing import Literal
 from niruhybrid.errors import UnreachableError
 from niruhybrid.load.connection import Address, Connection, Reply
 
-__all__ = ("Kind", "Load", "Sample", "drive_closed", "drive_open")
+__all__ = ("MOST_UNDER_WAY", "UNSENT", "Kind", "Load", "Sample", "drive_closed", "drive_open")
 
 Kind = Literal["query", "ingest"]
+UNSENT = -1
+"""The status of a request that was not sent."""
+
+MOST_UNDER_WAY = 10_000
+"""Requests of an open loop that are under way or wait for a connection, at the most."""
+
 _COMPLETE = {"query": b"\nevent: done\n", "ingest": b'"watermark"'}
 
 
@@ -26,7 +32,7 @@ class Sample:
         sent: when it was sent.
         first: when the first byte of the answer came.
         last: when it ended.
-        status: of the response; 0 where the connection broke.
+        status: of the response; 0 where the connection broke, `UNSENT` where too many were under way to send it.
         complete: whether the answer was whole.
     """
 
@@ -90,6 +96,11 @@ class Load:
         first, last = reply.first - self._began, reply.last - self._began
         self._note(Sample(kind, due, sent, first, last, reply.status, complete))
 
+    def pass_over(self, kind: Kind, due: float) -> None:
+        """Note a request that is not sent."""
+        now = self.now()
+        self._note(Sample(kind, due, now, now, now, UNSENT, complete=False))
+
     def close(self) -> None:
         """Close all connections."""
         while self._idle:
@@ -108,9 +119,21 @@ async def drive_closed(load: Load, kind: Kind, requests: Iterator[bytes], *, cli
             group.create_task(client())
 
 
-async def drive_open(load: Load, kind: Kind, requests: Iterator[bytes], arrivals: Iterator[float]) -> None:
-    """Send each request when it is due, whatever has become of those before."""
+async def drive_open(
+    load: Load, kind: Kind, requests: Iterator[bytes], arrivals: Iterator[float], *, most: int = MOST_UNDER_WAY
+) -> None:
+    """Send each request when it is due, whatever has become of those before.
+
+    A server that stalls would gather them without end: while `most` are under way, those that come due are noted as
+    `UNSENT`.
+    """
+    under_way: set[asyncio.Task[None]] = set()
     async with asyncio.TaskGroup() as group:
         for due in arrivals:
             await asyncio.sleep(max(0.0, due - load.now()))
-            group.create_task(load.send(kind, next(requests), due))
+            if len(under_way) >= most:
+                load.pass_over(kind, due)
+                continue
+            task = group.create_task(load.send(kind, next(requests), due))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
