@@ -23,6 +23,7 @@ from niruhybrid.errors import (
 from niruhybrid.streaming.stream_processor import AsyncStreamProcessor, StreamProcessor
 from niruhybrid.testing import HashEncoder
 from niruhybrid.types import DataResult, Document, IndexEntry, PassageResult, SearchRequest, SearchResponse, Vector
+from niruhybrid.windows import Tokens
 from tests.streaming.conftest import WAIT, FaultyEncoder, GatedEncoder, WindowedEncoder
 
 Processor = StreamProcessor | AsyncStreamProcessor
@@ -188,6 +189,24 @@ def test_a_window_that_fails_is_the_error_of_its_document_alone(make: Make, faul
     assert isinstance(second.error, EncoderFailedError)
     assert sorted(store.parts) == ["a", "c"]
     assert store.text("c") == LONG + " End."
+
+
+@pytest.mark.parametrize("place", [0, 700, 2000])
+@pytest.mark.parametrize("mode", ["windows", "truncate"])
+def test_a_text_that_the_tokenizer_cannot_bear_is_an_error_alone(make: Make, mode: str, place: int) -> None:
+    class Picky(WindowedEncoder):
+        def tokenize(self, text: str, /) -> Tokens:
+            if "poison" in text:
+                raise RuntimeError("no tokens")
+            return super().tokenize(text)
+
+    store: Any = PassageStore()
+    bad = LONG[:place] + " poison " + LONG[place:]
+    first, second, third = make(Picky(8), store=store, long_text=mode).batch([LONG, bad, LONG + " End."])
+    assert (first.error, third.error) == (None, None)
+    assert isinstance(second.error, EncoderFailedError)
+    assert isinstance(second.error.__cause__, RuntimeError)
+    assert len(store.parts) == 2
 
 
 def test_a_full_store_is_the_documents_error(make: Make) -> None:

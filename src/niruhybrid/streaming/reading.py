@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import wraps
 from itertools import chain
-from typing import cast
+from typing import ParamSpec, TypeVar, cast
 
 import numpy as np
 
 from niruhybrid import analysis
 from niruhybrid.config import StreamingConfig
+from niruhybrid.errors import EncoderFailedError, NiruError
 from niruhybrid.ports import Encoder, TermEncoder, TokenCounter, WindowEncoder
 from niruhybrid.streaming.lanes import Job, LaneName
 from niruhybrid.types import Document, IndexEntry, Vector, checked_text
@@ -18,6 +20,9 @@ __all__ = ("Gathering", "Growing", "Part", "Reader", "entry_of", "truncated")
 
 _SLICE = 2048  # characters tokenized at a time: few milliseconds
 _CHARS_READ = 32  # characters for each token, where only the beginning is read; words are shorter
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 Terms = Callable[[Document], Sequence[str]]
 """What gives an entry's lexical terms."""
@@ -39,6 +44,7 @@ class Reader:
         self._encoder = encoder if isinstance(encoder, WindowEncoder) else None
         self._reads: int | None = getattr(encoder, "max_tokens", None)
         self._counter = encoder if isinstance(encoder, TokenCounter) else None
+        self._tokenize = estimated_tokens if self._encoder is None else _guarded(self._encoder.tokenize)
         self._terms = encoder.terms if isinstance(encoder, TermEncoder) else analysis.terms
         self.config = config
         self.counts = self._encoder is not None
@@ -101,7 +107,7 @@ class Reader:
         if encoder is None:
             return self._uncut(text, title)
         room = encoder.max_tokens - MARKS
-        ids = list(encoder.tokenize(title).ids) if title else []
+        ids = list(self._tokenize(title).ids) if title else []
         titled = len(ids)
         cutter = self.cutter("")
         windows = self.windows(text, cutter)
@@ -124,9 +130,12 @@ class Reader:
         return Window(0, 0, text, (), place, place), iter(()), lambda: counter.count_tokens([titled])[0]
 
     def cutter(self, title: str) -> WindowCutter:
-        """Return what cuts a text with this title."""
-        tokenize = estimated_tokens if self._encoder is None else self._encoder.tokenize
-        return cutter_for(tokenize, self._reads, title, self.config)
+        """Return what cuts a text with this title.
+
+        Raises:
+            EncoderFailedError: the encoder raised something else than our errors for the title; so does the cutter.
+        """
+        return cutter_for(self._tokenize, self._reads, title, self.config)
 
     def windows(self, text: str, cutter: WindowCutter) -> Iterator[Window]:
         """Yield a text's windows, cut as they are asked for."""
@@ -144,6 +153,21 @@ class Reader:
         """Return the job that encodes a window."""
         tokens = None if self._encoder is None else len(window.ids) + MARKS
         return Job(payload, lane, self.read(window, title), timeout, tokens=tokens)
+
+
+def _guarded(ask: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Return the same, but whatever it raises is an error of its one text, which ends no stream."""
+
+    @wraps(ask)
+    def guarded(*args: _P.args, **more: _P.kwargs) -> _R:
+        try:
+            return ask(*args, **more)
+        except NiruError:
+            raise
+        except Exception as err:
+            raise EncoderFailedError(f"reading the text's tokens raised {type(err).__name__}: see the cause") from err
+
+    return guarded
 
 
 def truncated(most: int, unit: str = "tokens") -> str:
