@@ -122,6 +122,14 @@ def test_no_more_windows_are_under_way_than_may_be(desk: Desk, texts: LongTexts)
     assert future.result(WAIT).tokens_used == 5
 
 
+def test_texts_take_turns_whatever_their_length(desk: Desk, texts: LongTexts) -> None:
+    futures = [texts.start(job_of(count)) for count in (20, 10)]
+    order = [desk.finish().payload for _ in range(30)]
+    assert all(future.result(WAIT) for future in futures)
+    assert order.index((9, True)) < 25, "the short one is not to wait for the long one"
+    assert order[-1] == (19, True)
+
+
 def test_a_refused_first_window_is_the_callers_and_a_later_one_is_tried_again(desk: Desk, texts: LongTexts) -> None:
     desk.refusals.append(QueueFullError("full", retry_after=0.0))
     with pytest.raises(QueueFullError):
@@ -130,6 +138,16 @@ def test_a_refused_first_window_is_the_callers_and_a_later_one_is_tried_again(de
     desk.refusals += [QueueFullError("full", retry_after=0.0)] * 3
     assert [desk.finish().payload for _ in range(3)] == [(0, False), (1, False), (2, True)]
     assert future.result(WAIT).windows == 3
+
+
+def test_a_text_with_nothing_under_way_tries_again_by_itself(desk: Desk) -> None:
+    texts = LongTexts(desk.start, 1)
+    future = texts.start(job_of(2))
+    desk.refusals.append(QueueFullError("full", retry_after=0.0))
+    assert [desk.finish().payload for _ in range(2)] == [(0, False), (1, True)]
+    assert future.result(WAIT)
+    assert not desk.refusals
+    texts.close()
 
 
 def test_the_last_write_counts_and_times_are_the_longest(desk: Desk, texts: LongTexts) -> None:

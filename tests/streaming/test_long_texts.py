@@ -261,14 +261,6 @@ def test_a_document_that_is_taken_back_ends_its_windows(gated: GatedEncoder) -> 
     asyncio.run(main())
 
 
-def test_long_documents_take_turns(make: Make) -> None:
-    encoder = HashEncoder(8)
-    make(encoder, batch_size=2).batch([{"id": "a", "text": LONG.replace("few", "A")}, {"id": "b", "text": LONG}])
-    owners = ["A" if " A " in text else "b" for call in encoder.calls for text in call]
-    assert owners.index("b") < 12
-    assert "A" in owners[-12:]
-
-
 def test_a_long_text_is_embedded_by_its_mean(make: Make) -> None:
     processor = make()
     short, long = processor.embed(["short", LONG])
@@ -294,6 +286,11 @@ def test_a_growing_text_is_written_passage_by_passage(make: Make) -> None:
     assert results[0].to_dict()["span"] == [0, len(results[0].text)]
     whole = make().data("d", LONG, title="Words")
     assert whole.windows == len(results)
+
+
+def test_of_a_growing_text_an_estimate_of_its_tokens_is_not_told(make: Make) -> None:
+    results = make(HashEncoder(8)).text("d", [LONG])
+    assert {(result.tokens_seen, result.tokens_used) for result in results} == {(None, None)}
 
 
 @pytest.mark.parametrize("kind", [StreamProcessor, AsyncStreamProcessor])

@@ -1,4 +1,4 @@
-"""Texts of which the beginning alone is read: exact counts, and an event loop that nobody holds up."""
+"""Texts of which the beginning alone is read, and huge ones: exact counts, and an event loop that is not held up."""
 
 import asyncio
 import gc
@@ -14,7 +14,7 @@ from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import DeadlineExceededError, EncoderFailedError
 from niruhybrid.streaming.stream_processor import AsyncStreamProcessor, StreamProcessor
 from niruhybrid.testing import HashEncoder
-from niruhybrid.types import DataResult, QueryResult, Vector
+from niruhybrid.types import DataResult, PassageResult, QueryResult, Vector
 from niruhybrid.windows import Tokens, Window
 from tests.streaming.conftest import WAIT, WindowedEncoder
 
@@ -93,6 +93,22 @@ def test_a_huge_text_that_is_cut_does_not_hold_up_the_event_loop(kind: str) -> N
     assert encoder.in_thread(threading.get_ident()) <= 8192
 
 
+@pytest.mark.usefixtures("steady")
+def test_a_huge_piece_of_a_growing_text_does_not_hold_up_the_event_loop() -> None:
+    async def main() -> tuple[list[PassageResult], float]:
+        config = StreamingConfig(chunk_size=100_000)  # all of it is one window: nothing is handed in on the way
+        async with AsyncStreamProcessor(HashEncoder(8), config=config) as processor:
+
+            async def read() -> list[PassageResult]:
+                return [result async for result in processor.process_text_stream("d", [HUGE])]
+
+            return await watched(read)
+
+    (result,), longest = asyncio.run(main())
+    assert result.text == HUGE
+    assert longest < 0.02
+
+
 def test_what_is_read_and_what_is_left_are_counted_exactly() -> None:
     with StreamProcessor(Recorder(), config=CUT) as processor:
         result = processor.process_data("d", HUGE, title="Words")
@@ -143,6 +159,9 @@ def test_an_encoder_that_only_counts_is_asked_off_the_event_loop() -> None:
 
     async def main() -> DataResult:
         async with AsyncStreamProcessor(encoder, config=CUT) as processor:
+            short = await processor.process_data("e", "two words")
+            assert (short.tokens_seen, short.tokens_used, short.notes) == (2, 2, ())
+            encoder.counted_in.clear()
             return await processor.process_data("d", "one two three", title="four five")
 
     result = asyncio.run(main())
