@@ -120,6 +120,30 @@ def test_what_is_read_and_what_is_left_are_counted_exactly() -> None:
             assert (result.tokens_seen, result.tokens_used, len(result.notes)) == (words, used, notes)
 
 
+@pytest.mark.parametrize(
+    ("text", "notes"), [("!" * 32, 0), ("!" * 33, 1), ("!" * 34, 1), ("!" * 60, 1), ("two words", 0)]
+)
+def test_a_text_is_noted_as_cut_from_the_first_token_that_is_not_read(text: str, notes: int) -> None:
+    with StreamProcessor(WindowedEncoder(8), config=CUT) as processor:
+        result = processor.process_data("d", text)
+        tokens = len(WindowedEncoder().tokenize(text).ids)
+        assert (result.tokens_seen, result.tokens_used, len(result.notes)) == (tokens, min(32, tokens), notes)
+        assert len(processor.process_query("q", text).notes) == notes
+
+
+def test_a_short_text_of_many_bytes_may_be_cut() -> None:
+    class Bytes(HashEncoder):
+        max_tokens = 12
+
+        def count_tokens(self, texts: list[str], /) -> list[int]:
+            return [len(text.encode()) for text in texts]
+
+    with StreamProcessor(Bytes(8), config=CUT) as processor:
+        result = processor.process_data("d", "👩‍🚀👩‍🚀")
+        assert (result.tokens_seen, result.tokens_used, len(result.notes)) == (22, 12, 1)
+        assert len(processor.process_query("q", "👩‍🚀👩‍🚀").notes) == 1
+
+
 @pytest.mark.parametrize("title", ["", "Words"])
 def test_what_is_cut_has_the_vector_of_what_was_read(title: str) -> None:
     encoder = WindowedEncoder(8)
@@ -145,13 +169,21 @@ def test_a_title_that_is_not_read_in_full_is_told() -> None:
         assert processor.process_data("d", "text", title="word " * 16).notes == ()
 
 
-def test_a_query_of_long_words_says_how_far_it_was_read() -> None:
+def test_a_text_of_long_words_says_how_far_it_was_read() -> None:
     words = ("w" * 200 + " ") * 20  # fewer tokens than the encoder reads, in more characters than it is given
     with StreamProcessor(WindowedEncoder(8), config=CUT) as processor:
         (note,) = processor.process_query("q", words).notes
         assert note.startswith("truncated: only the first ")
         assert "characters" in note
-        assert processor.process_query("q", " " * 3000 + "word").vector is not None
+        result = processor.process_data("d", words)
+        assert (result.tokens_seen, len(result.notes)) == (20, 1)
+        assert 0 < (result.tokens_used or 0) < 20
+
+
+def test_a_text_that_begins_with_much_white_space_is_read_from_its_first_word() -> None:
+    with StreamProcessor(WindowedEncoder(8), config=CUT) as processor:
+        vectors = [processor.process_query("q", text).vector for text in (" " * 3000 + "word", "word")]
+    np.testing.assert_allclose(np.array(vectors[0]), np.array(vectors[1]), atol=1e-6)
 
 
 def test_an_encoder_that_only_counts_is_asked_off_the_event_loop() -> None:

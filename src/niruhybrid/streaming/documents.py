@@ -143,7 +143,8 @@ class Documents:
             return 0, None, None
         if isinstance(job.text, Window):
             return 1, job.text.used, job.text.used
-        return 1, *self._reader.counted(job.text)
+        tokens = self._reader.counted(job.text)
+        return 1, tokens, tokens
 
 
 def _encoded_text(document: Document) -> str:

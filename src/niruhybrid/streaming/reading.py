@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import wraps
-from itertools import chain
 from typing import ParamSpec, TypeVar, cast
 
 import numpy as np
@@ -62,13 +61,12 @@ class Reader:
         """Return the text's lexical terms, in order, with repeats."""
         return self._terms(text)
 
-    def counted(self, text: str) -> tuple[int, int] | tuple[None, None]:
-        """Return how many tokens a text has, and how many the encoder reads at once; None for one that can't tell."""
+    def counted(self, text: str) -> int | None:
+        """Return how many tokens a text has that is read in full; None for an encoder that can't tell."""
         if self._counter is None:
-            return None, None
+            return None
         marks = MARKS if self.counts else 0  # they are no tokens of the text
-        seen = self._counter.count_tokens([text])[0] - marks
-        return seen, min(seen, self._counter.max_tokens - marks)
+        return self._counter.count_tokens([text])[0] - marks
 
     def notes(self, text: str) -> tuple[str, ...]:
         """Say what of a text the encoder does not read. The start of a long one is enough to tell, and soon counted."""
@@ -81,8 +79,14 @@ class Reader:
         return (truncated(read, "characters"),) if read < len(text) else ()
 
     def may_be_cut(self, text: str) -> bool:
-        """Whether the encoder tells of its tokens, and the text is long enough to have more than it reads."""
-        return self._counter is not None and len(text) > self._counter.max_tokens
+        """Whether the encoder tells of its tokens, and the text is long enough to have more than it reads.
+
+        No tokenizer that is in use makes more tokens than a text has bytes.
+        """
+        if self._counter is None:
+            return False
+        room = self._counter.max_tokens - MARKS
+        return len(text) > room or (not text.isascii() and len(text.encode()) > room)
 
     def as_read(self, text: str) -> str:
         """Return the text's beginning, as much as the encoder reads of it or a little more, so that it has less to cut.
@@ -117,11 +121,9 @@ class Reader:
             end = window.end
             if len(ids) >= room or end >= _CHARS_READ * room:
                 break
-        after = next(windows, None)
-        whole = after is None and len(ids) <= room
+        whole = next(windows, None) is None and len(ids) <= room
         place = 0, min(room, len(ids))
-        rest = windows if after is None else chain((after,), windows)
-        return Window(0, 0, text[:end], tuple(ids[:room]), place, place, whole), rest, lambda: titled + cutter.seen
+        return Window(0, 0, text[:end], tuple(ids[:room]), place, place, whole), windows, lambda: titled + cutter.seen
 
     def _uncut(self, text: str, title: str) -> "tuple[Window, Iterator[Window], Callable[[], int]]":
         counter = cast("TokenCounter", self._counter)
