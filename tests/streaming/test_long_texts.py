@@ -170,8 +170,10 @@ def test_error_refuses_what_is_longer_than_the_encoder_reads(make: Make) -> None
     assert processor.data("d", " ".join(SENTENCES[:2])).windows == 1
     with pytest.raises(InvalidTextError, match="longer than the encoder reads"):
         processor.data("e", " ".join(SENTENCES[:3]))
+    with pytest.raises(InvalidTextError, match="title is longer"):
+        processor.data("f", "short", title="word " * 17)
     assert list(store.parts) == ["d"]
-    assert processor.processor.stats().data.rejected == {"invalid": 1}
+    assert processor.processor.stats().data.rejected == {"invalid": 2}
 
 
 def test_without_a_store_a_long_text_is_encoded(make: Make) -> None:
@@ -234,6 +236,24 @@ def test_a_deadline_is_for_all_of_a_document(make: Make, gated: GatedEncoder) ->
     with pytest.raises(DeadlineExceededError):
         processor.data("d", LONG, timeout=0.05)
     gated.gate.set()
+
+
+@pytest.mark.parametrize("mode", ["windows", "truncate"])
+@pytest.mark.parametrize("text", ["short", LONG])
+def test_a_documents_own_time_is_kept_to_in_every_mode(make: Make, gated: GatedEncoder, mode: str, text: str) -> None:
+    processor = make(gated, long_text=mode)
+    gated.hold()
+    with pytest.raises(DeadlineExceededError):
+        processor.data("d", text, timeout=0.05)
+    gated.gate.set()
+
+
+@pytest.mark.parametrize("mode", ["windows", "truncate", "mean"])
+def test_a_text_of_more_characters_than_are_allowed_is_refused(make: Make, mode: str) -> None:
+    processor = make(long_text=mode, max_text_chars=20)
+    assert processor.data("d", "x" * 14, title="Title").ok
+    with pytest.raises(InvalidTextError, match="21 characters of 20 allowed"):
+        processor.data("d", "x" * 15, title="Title")
 
 
 def test_windows_keep_to_the_budget_of_tokens(make: Make) -> None:

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from niruhybrid import analysis
-from niruhybrid.config import StreamingConfig
+from niruhybrid.config import LongText, StreamingConfig
+from niruhybrid.streaming.documents import Documents
+from niruhybrid.streaming.lanes import Job
+from niruhybrid.streaming.long_texts import LongJob
 from niruhybrid.streaming.reading import Gathering, Growing, Reader
 from niruhybrid.types import Document, Vector
 from niruhybrid.windows import Window
@@ -33,6 +36,19 @@ def test_a_window_counts_as_the_encoder_reads_it() -> None:
     text = "some words of a text"
     (cut,) = reader.windows(text, reader.cutter("Title"))
     assert [reader.job(None, cut, "Title", 1.0).tokens] == encoder.count_tokens([f"Title {text}"])
+
+
+@pytest.mark.parametrize("mode", ["windows", "truncate"])
+def test_a_long_documents_time_is_its_own_or_else_each_windows(mode: LongText) -> None:
+    reader = Reader(WindowedEncoder(8), StreamingConfig(long_text=mode, processing_timeout=9.0))
+    kind = Documents(reader, None, None).kind
+    for timeout in (None, 3.0):
+        job = kind.job(Document("d", "word " * 400, timeout=timeout))
+        assert isinstance(job, LongJob)
+        assert (job.timeout, job.each) == (timeout, 9.0)
+        short = kind.job(Document("d", "word", timeout=timeout))
+        assert isinstance(short, Job)
+        assert short.timeout == (timeout or 9.0)
 
 
 @pytest.mark.parametrize("mean", [False, True])
