@@ -23,6 +23,7 @@ from niruhybrid.errors import (
 from niruhybrid.streaming.stream_processor import AsyncStreamProcessor, StreamProcessor
 from niruhybrid.testing import HashEncoder
 from niruhybrid.types import DataResult, Document, IndexEntry, PassageResult, SearchRequest, SearchResponse, Vector
+from niruhybrid.windows import Tokens
 from tests.streaming.conftest import WAIT, FaultyEncoder, GatedEncoder, WindowedEncoder
 
 Processor = StreamProcessor | AsyncStreamProcessor
@@ -169,8 +170,10 @@ def test_error_refuses_what_is_longer_than_the_encoder_reads(make: Make) -> None
     assert processor.data("d", " ".join(SENTENCES[:2])).windows == 1
     with pytest.raises(InvalidTextError, match="longer than the encoder reads"):
         processor.data("e", " ".join(SENTENCES[:3]))
+    with pytest.raises(InvalidTextError, match="title is longer"):
+        processor.data("f", "short", title="word " * 17)
     assert list(store.parts) == ["d"]
-    assert processor.processor.stats().data.rejected == {"invalid": 1}
+    assert processor.processor.stats().data.rejected == {"invalid": 2}
 
 
 def test_without_a_store_a_long_text_is_encoded(make: Make) -> None:
@@ -188,6 +191,24 @@ def test_a_window_that_fails_is_the_error_of_its_document_alone(make: Make, faul
     assert isinstance(second.error, EncoderFailedError)
     assert sorted(store.parts) == ["a", "c"]
     assert store.text("c") == LONG + " End."
+
+
+@pytest.mark.parametrize("place", [0, 700, 2000])
+@pytest.mark.parametrize("mode", ["windows", "truncate"])
+def test_a_text_that_the_tokenizer_cannot_bear_is_an_error_alone(make: Make, mode: str, place: int) -> None:
+    class Picky(WindowedEncoder):
+        def tokenize(self, text: str, /) -> Tokens:
+            if "poison" in text:
+                raise RuntimeError("no tokens")
+            return super().tokenize(text)
+
+    store: Any = PassageStore()
+    bad = LONG[:place] + " poison " + LONG[place:]
+    first, second, third = make(Picky(8), store=store, long_text=mode).batch([LONG, bad, LONG + " End."])
+    assert (first.error, third.error) == (None, None)
+    assert isinstance(second.error, EncoderFailedError)
+    assert isinstance(second.error.__cause__, RuntimeError)
+    assert len(store.parts) == 2
 
 
 def test_a_full_store_is_the_documents_error(make: Make) -> None:
@@ -217,6 +238,24 @@ def test_a_deadline_is_for_all_of_a_document(make: Make, gated: GatedEncoder) ->
     gated.gate.set()
 
 
+@pytest.mark.parametrize("mode", ["windows", "truncate"])
+@pytest.mark.parametrize("text", ["short", LONG])
+def test_a_documents_own_time_is_kept_to_in_every_mode(make: Make, gated: GatedEncoder, mode: str, text: str) -> None:
+    processor = make(gated, long_text=mode)
+    gated.hold()
+    with pytest.raises(DeadlineExceededError):
+        processor.data("d", text, timeout=0.05)
+    gated.gate.set()
+
+
+@pytest.mark.parametrize("mode", ["windows", "truncate", "mean"])
+def test_a_text_of_more_characters_than_are_allowed_is_refused(make: Make, mode: str) -> None:
+    processor = make(long_text=mode, max_text_chars=20)
+    assert processor.data("d", "x" * 14, title="Title").ok
+    with pytest.raises(InvalidTextError, match="21 characters of 20 allowed"):
+        processor.data("d", "x" * 15, title="Title")
+
+
 def test_windows_keep_to_the_budget_of_tokens(make: Make) -> None:
     encoder = WindowedEncoder(8)
     make(encoder, max_batch_tokens=80).data("d", LONG)
@@ -240,14 +279,6 @@ def test_a_document_that_is_taken_back_ends_its_windows(gated: GatedEncoder) -> 
             assert processor.stats().lanes.balanced
 
     asyncio.run(main())
-
-
-def test_long_documents_take_turns(make: Make) -> None:
-    encoder = HashEncoder(8)
-    make(encoder, batch_size=2).batch([{"id": "a", "text": LONG.replace("few", "A")}, {"id": "b", "text": LONG}])
-    owners = ["A" if " A " in text else "b" for call in encoder.calls for text in call]
-    assert owners.index("b") < 12
-    assert "A" in owners[-12:]
 
 
 def test_a_long_text_is_embedded_by_its_mean(make: Make) -> None:
@@ -275,6 +306,11 @@ def test_a_growing_text_is_written_passage_by_passage(make: Make) -> None:
     assert results[0].to_dict()["span"] == [0, len(results[0].text)]
     whole = make().data("d", LONG, title="Words")
     assert whole.windows == len(results)
+
+
+def test_of_a_growing_text_an_estimate_of_its_tokens_is_not_told(make: Make) -> None:
+    results = make(HashEncoder(8)).text("d", [LONG])
+    assert {(result.tokens_seen, result.tokens_used) for result in results} == {(None, None)}
 
 
 @pytest.mark.parametrize("kind", [StreamProcessor, AsyncStreamProcessor])

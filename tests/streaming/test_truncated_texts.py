@@ -1,4 +1,4 @@
-"""Texts of which the beginning alone is read: exact counts, and an event loop that nobody holds up."""
+"""Texts of which the beginning alone is read, and huge ones: exact counts, and an event loop that is not held up."""
 
 import asyncio
 import gc
@@ -14,7 +14,7 @@ from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import DeadlineExceededError, EncoderFailedError
 from niruhybrid.streaming.stream_processor import AsyncStreamProcessor, StreamProcessor
 from niruhybrid.testing import HashEncoder
-from niruhybrid.types import DataResult, QueryResult, Vector
+from niruhybrid.types import DataResult, PassageResult, QueryResult, Vector
 from niruhybrid.windows import Tokens, Window
 from tests.streaming.conftest import WAIT, WindowedEncoder
 
@@ -93,6 +93,22 @@ def test_a_huge_text_that_is_cut_does_not_hold_up_the_event_loop(kind: str) -> N
     assert encoder.in_thread(threading.get_ident()) <= 8192
 
 
+@pytest.mark.usefixtures("steady")
+def test_a_huge_piece_of_a_growing_text_does_not_hold_up_the_event_loop() -> None:
+    async def main() -> tuple[list[PassageResult], float]:
+        config = StreamingConfig(chunk_size=100_000)  # all of it is one window: nothing is handed in on the way
+        async with AsyncStreamProcessor(HashEncoder(8), config=config) as processor:
+
+            async def read() -> list[PassageResult]:
+                return [result async for result in processor.process_text_stream("d", [HUGE])]
+
+            return await watched(read)
+
+    (result,), longest = asyncio.run(main())
+    assert result.text == HUGE
+    assert longest < 0.02
+
+
 def test_what_is_read_and_what_is_left_are_counted_exactly() -> None:
     with StreamProcessor(Recorder(), config=CUT) as processor:
         result = processor.process_data("d", HUGE, title="Words")
@@ -102,6 +118,30 @@ def test_what_is_read_and_what_is_left_are_counted_exactly() -> None:
         for words, used, notes in ((32, 32, 0), (33, 32, 1), (31, 31, 0)):
             result = processor.process_data("d", "word " * words)
             assert (result.tokens_seen, result.tokens_used, len(result.notes)) == (words, used, notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "notes"), [("!" * 32, 0), ("!" * 33, 1), ("!" * 34, 1), ("!" * 60, 1), ("two words", 0)]
+)
+def test_a_text_is_noted_as_cut_from_the_first_token_that_is_not_read(text: str, notes: int) -> None:
+    with StreamProcessor(WindowedEncoder(8), config=CUT) as processor:
+        result = processor.process_data("d", text)
+        tokens = len(WindowedEncoder().tokenize(text).ids)
+        assert (result.tokens_seen, result.tokens_used, len(result.notes)) == (tokens, min(32, tokens), notes)
+        assert len(processor.process_query("q", text).notes) == notes
+
+
+def test_a_short_text_of_many_bytes_may_be_cut() -> None:
+    class Bytes(HashEncoder):
+        max_tokens = 12
+
+        def count_tokens(self, texts: list[str], /) -> list[int]:
+            return [len(text.encode()) for text in texts]
+
+    with StreamProcessor(Bytes(8), config=CUT) as processor:
+        result = processor.process_data("d", "👩‍🚀👩‍🚀")
+        assert (result.tokens_seen, result.tokens_used, len(result.notes)) == (22, 12, 1)
+        assert len(processor.process_query("q", "👩‍🚀👩‍🚀").notes) == 1
 
 
 @pytest.mark.parametrize("title", ["", "Words"])
@@ -129,13 +169,21 @@ def test_a_title_that_is_not_read_in_full_is_told() -> None:
         assert processor.process_data("d", "text", title="word " * 16).notes == ()
 
 
-def test_a_query_of_long_words_says_how_far_it_was_read() -> None:
+def test_a_text_of_long_words_says_how_far_it_was_read() -> None:
     words = ("w" * 200 + " ") * 20  # fewer tokens than the encoder reads, in more characters than it is given
     with StreamProcessor(WindowedEncoder(8), config=CUT) as processor:
         (note,) = processor.process_query("q", words).notes
         assert note.startswith("truncated: only the first ")
         assert "characters" in note
-        assert processor.process_query("q", " " * 3000 + "word").vector is not None
+        result = processor.process_data("d", words)
+        assert (result.tokens_seen, len(result.notes)) == (20, 1)
+        assert 0 < (result.tokens_used or 0) < 20
+
+
+def test_a_text_that_begins_with_much_white_space_is_read_from_its_first_word() -> None:
+    with StreamProcessor(WindowedEncoder(8), config=CUT) as processor:
+        vectors = [processor.process_query("q", text).vector for text in (" " * 3000 + "word", "word")]
+    np.testing.assert_allclose(np.array(vectors[0]), np.array(vectors[1]), atol=1e-6)
 
 
 def test_an_encoder_that_only_counts_is_asked_off_the_event_loop() -> None:
@@ -143,6 +191,9 @@ def test_an_encoder_that_only_counts_is_asked_off_the_event_loop() -> None:
 
     async def main() -> DataResult:
         async with AsyncStreamProcessor(encoder, config=CUT) as processor:
+            short = await processor.process_data("e", "two words")
+            assert (short.tokens_seen, short.tokens_used, short.notes) == (2, 2, ())
+            encoder.counted_in.clear()
             return await processor.process_data("d", "one two three", title="four five")
 
     result = asyncio.run(main())

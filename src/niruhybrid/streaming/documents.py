@@ -73,8 +73,10 @@ class Documents:
         if second is None and cutter.seen == first.used:  # else not all of the title was read, and that is told
             return self._reader.job(document, first, document.title, timeout)
         mode = self._config.long_text
-        if mode == "error" and second is not None:
-            raise InvalidTextError("document text is longer than the encoder reads: split it, or choose a `long_text`")
+        if mode == "error":
+            raise InvalidTextError(
+                "document text or title is longer than the encoder reads: split it, or choose a `long_text`"
+            )
         gathering = Gathering(document, mean=mode == "mean")
 
         def part(window: Window, left: float, last: bool) -> Job:
@@ -143,7 +145,8 @@ class Documents:
             return 0, None, None
         if isinstance(job.text, Window):
             return 1, job.text.used, job.text.used
-        return 1, *self._reader.counted(job.text)
+        tokens = self._reader.counted(job.text)
+        return 1, tokens, tokens
 
 
 def _encoded_text(document: Document) -> str:

@@ -170,7 +170,12 @@ class _Run:
 
     def begin(self) -> None:
         """Hand in the first window; the others follow in the thread."""
-        self._hand_in()
+        try:
+            self._hand_in()
+        except Exception as err:
+            if not self._live:
+                raise
+            self._fail(err)  # the next could not be cut
         self.future.add_done_callback(lambda _: self._soon(self._drop))
         self._soon(self._advance)
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
-from typing import cast
+from functools import wraps
+from typing import ParamSpec, TypeVar, cast
 
 import numpy as np
 
 from niruhybrid import analysis
 from niruhybrid.config import StreamingConfig
+from niruhybrid.errors import EncoderFailedError, NiruError
 from niruhybrid.ports import Encoder, TermEncoder, TokenCounter, WindowEncoder
 from niruhybrid.streaming.lanes import Job, LaneName
 from niruhybrid.types import Document, IndexEntry, Vector, checked_text
@@ -18,6 +19,9 @@ __all__ = ("Gathering", "Growing", "Part", "Reader", "entry_of", "truncated")
 
 _SLICE = 2048  # characters tokenized at a time: few milliseconds
 _CHARS_READ = 32  # characters for each token, where only the beginning is read; words are shorter
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 Terms = Callable[[Document], Sequence[str]]
 """What gives an entry's lexical terms."""
@@ -39,6 +43,7 @@ class Reader:
         self._encoder = encoder if isinstance(encoder, WindowEncoder) else None
         self._reads: int | None = getattr(encoder, "max_tokens", None)
         self._counter = encoder if isinstance(encoder, TokenCounter) else None
+        self._tokenize = estimated_tokens if self._encoder is None else _guarded(self._encoder.tokenize)
         self._terms = encoder.terms if isinstance(encoder, TermEncoder) else analysis.terms
         self.config = config
         self.counts = self._encoder is not None
@@ -56,13 +61,12 @@ class Reader:
         """Return the text's lexical terms, in order, with repeats."""
         return self._terms(text)
 
-    def counted(self, text: str) -> tuple[int, int] | tuple[None, None]:
-        """Return how many tokens a text has, and how many the encoder reads at once; None for one that can't tell."""
+    def counted(self, text: str) -> int | None:
+        """Return how many tokens a text has that is read in full; None for an encoder that can't tell."""
         if self._counter is None:
-            return None, None
+            return None
         marks = MARKS if self.counts else 0  # they are no tokens of the text
-        seen = self._counter.count_tokens([text])[0] - marks
-        return seen, min(seen, self._counter.max_tokens - marks)
+        return self._counter.count_tokens([text])[0] - marks
 
     def notes(self, text: str) -> tuple[str, ...]:
         """Say what of a text the encoder does not read. The start of a long one is enough to tell, and soon counted."""
@@ -75,8 +79,14 @@ class Reader:
         return (truncated(read, "characters"),) if read < len(text) else ()
 
     def may_be_cut(self, text: str) -> bool:
-        """Whether the encoder tells of its tokens, and the text is long enough to have more than it reads."""
-        return self._counter is not None and len(text) > self._counter.max_tokens
+        """Whether the encoder tells of its tokens, and the text is long enough to have more than it reads.
+
+        No tokenizer that is in use makes more tokens than a text has bytes.
+        """
+        if self._counter is None:
+            return False
+        room = self._counter.max_tokens - MARKS
+        return len(text) > room or (not text.isascii() and len(text.encode()) > room)
 
     def as_read(self, text: str) -> str:
         """Return the text's beginning, as much as the encoder reads of it or a little more, so that it has less to cut.
@@ -101,7 +111,7 @@ class Reader:
         if encoder is None:
             return self._uncut(text, title)
         room = encoder.max_tokens - MARKS
-        ids = list(encoder.tokenize(title).ids) if title else []
+        ids = list(self._tokenize(title).ids) if title else []
         titled = len(ids)
         cutter = self.cutter("")
         windows = self.windows(text, cutter)
@@ -111,11 +121,9 @@ class Reader:
             end = window.end
             if len(ids) >= room or end >= _CHARS_READ * room:
                 break
-        after = next(windows, None)
-        whole = after is None and len(ids) <= room
+        whole = next(windows, None) is None and len(ids) <= room
         place = 0, min(room, len(ids))
-        rest = windows if after is None else chain((after,), windows)
-        return Window(0, 0, text[:end], tuple(ids[:room]), place, place, whole), rest, lambda: titled + cutter.seen
+        return Window(0, 0, text[:end], tuple(ids[:room]), place, place, whole), windows, lambda: titled + cutter.seen
 
     def _uncut(self, text: str, title: str) -> "tuple[Window, Iterator[Window], Callable[[], int]]":
         counter = cast("TokenCounter", self._counter)
@@ -124,9 +132,12 @@ class Reader:
         return Window(0, 0, text, (), place, place), iter(()), lambda: counter.count_tokens([titled])[0]
 
     def cutter(self, title: str) -> WindowCutter:
-        """Return what cuts a text with this title."""
-        tokenize = estimated_tokens if self._encoder is None else self._encoder.tokenize
-        return cutter_for(tokenize, self._reads, title, self.config)
+        """Return what cuts a text with this title.
+
+        Raises:
+            EncoderFailedError: the encoder raised something else than our errors for the title; so does the cutter.
+        """
+        return cutter_for(self._tokenize, self._reads, title, self.config)
 
     def windows(self, text: str, cutter: WindowCutter) -> Iterator[Window]:
         """Yield a text's windows, cut as they are asked for."""
@@ -144,6 +155,21 @@ class Reader:
         """Return the job that encodes a window."""
         tokens = None if self._encoder is None else len(window.ids) + MARKS
         return Job(payload, lane, self.read(window, title), timeout, tokens=tokens)
+
+
+def _guarded(ask: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Return the same, but whatever it raises is an error of its one text, which ends no stream."""
+
+    @wraps(ask)
+    def guarded(*args: _P.args, **more: _P.kwargs) -> _R:
+        try:
+            return ask(*args, **more)
+        except NiruError:
+            raise
+        except Exception as err:
+            raise EncoderFailedError(f"reading the text's tokens raised {type(err).__name__}: see the cause") from err
+
+    return guarded
 
 
 def truncated(most: int, unit: str = "tokens") -> str:
