@@ -179,8 +179,8 @@ class CuttingProxy(_Loop):
                     self._awaited[1].set()
         finally:
             upstream.cancel()
+            onwards.transport.abort()  # before what may be cancelled in turn
             await asyncio.gather(upstream, return_exceptions=True)
-            onwards.transport.abort()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
