@@ -26,8 +26,8 @@ def window(part: int, text: str = "one ") -> Window:
     return Window(part, 4 * part, text, (1,), (0, 1), (0, 1))
 
 
-def vector(value: float = 1.0) -> Vector:
-    return np.full(2, value, np.float32)
+def vector() -> Vector:
+    return np.ones(2, np.float32)
 
 
 def test_a_window_counts_as_the_encoder_reads_it() -> None:
@@ -91,7 +91,11 @@ def test_a_growing_texts_windows_are_written_in_their_order_without_a_gap() -> N
     assert [entry.part for entry in growing.entries(terms)] == [0, 1]
     growing.written(5)
     assert growing.watermarks == {0: 5, 1: 5}
-    growing.put(window(1), vector(2.0))
+    again = vector()
+    gone = weakref.ref(again)
+    growing.put(window(1), again)
+    del again
+    assert gone() is None
     assert growing.entries(terms) == []
     growing.put(window(2), vector())
     assert [entry.part for entry in growing.entries(terms)] == [2, 3]
