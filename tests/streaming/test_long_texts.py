@@ -432,6 +432,27 @@ def test_a_growing_text_is_read_no_further_ahead_than_the_bounds(gated: GatedEnc
     assert processor.stats().lanes.balanced
 
 
+def test_a_passage_that_takes_too_long_ends_the_text(make: Make, gated: GatedEncoder) -> None:
+    gated.hold()
+    with pytest.raises(DeadlineExceededError):
+        make(gated, processing_timeout=0.05).text("d", [LONG])
+    gated.gate.set()
+
+
+def test_a_growing_text_that_is_left_is_closed_at_once() -> None:
+    async def main() -> None:
+        async with AsyncStreamProcessor(
+            WindowedEncoder(8), config=StreamingConfig(chunk_size=24, overlap_size=4)
+        ) as processor:
+            results: Any = processor.process_text_stream("d", [LONG])
+            await anext(results)
+            assert processor.stats().open_streams == 1
+            await results.aclose()
+            assert processor.stats().open_streams == 0
+
+    asyncio.run(main())
+
+
 def test_a_text_of_its_own_document_id_replaces_all_of_it() -> None:
     store: Any = PassageStore()
     with StreamProcessor(WindowedEncoder(8), store=store, config=StreamingConfig(chunk_size=24, overlap_size=4)) as one:

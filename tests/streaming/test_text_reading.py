@@ -10,8 +10,9 @@ from niruhybrid.config import LongText, StreamingConfig
 from niruhybrid.streaming.documents import Documents
 from niruhybrid.streaming.lanes import Job
 from niruhybrid.streaming.long_texts import LongJob
+from niruhybrid.streaming.queries import Queries
 from niruhybrid.streaming.reading import Gathering, Growing, Reader
-from niruhybrid.types import Document, Vector
+from niruhybrid.types import Document, Query, Vector
 from niruhybrid.windows import Window
 from tests.streaming.conftest import WindowedEncoder
 
@@ -28,6 +29,12 @@ def window(part: int, text: str = "one ") -> Window:
 
 def vector() -> Vector:
     return np.ones(2, np.float32)
+
+
+def test_a_query_is_handed_in_with_its_session() -> None:
+    job = Queries(Reader(WindowedEncoder(8), StreamingConfig()), None).kind.job(Query("q", "text", session="s"))
+    assert isinstance(job, Job)
+    assert (job.session, job.lane) == ("s", "interactive")
 
 
 def test_a_window_counts_as_the_encoder_reads_it() -> None:
