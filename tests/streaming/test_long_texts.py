@@ -155,6 +155,16 @@ def test_encoders_that_do_not_tell_of_tokens_get_title_and_passage(make: Make, m
     assert sorted(given) == sorted(f"Words\n{entry.document.text}" for entry in store.parts["d"])
 
 
+def test_a_document_that_brings_its_vector_is_read_in_no_window(make: Make) -> None:
+    result = make().data("d", LONG, embedding=np.ones(8, np.float32))
+    assert (result.windows, result.tokens_seen, result.tokens_used, result.notes) == (0, None, None, ())
+
+
+def test_a_document_that_fails_is_reported_by_its_id(make: Make) -> None:
+    first, second = make().batch([{"id": "a", "text": ""}, {"id": "b", "text": "text"}])
+    assert (first.id, isinstance(first.error, InvalidTextError), second.id, second.error) == ("a", True, "b", None)
+
+
 def test_the_mean_is_one_entry(make: Make) -> None:
     store: Any = PassageStore()
     result = make(store=store, long_text="mean").data("d", LONG)
@@ -285,6 +295,8 @@ def test_a_long_text_is_embedded_by_its_mean(make: Make) -> None:
     processor = make()
     short, long = processor.embed(["short", LONG])
     np.testing.assert_allclose(short, HashEncoder(8).encode(["short"])[0], atol=1e-6)
+    stats = processor.processor.stats()
+    assert (stats.queries.offered, stats.data.offered) == (40, 0)
     np.testing.assert_allclose(long, processor.data("d", LONG).vector, atol=1e-5)
 
 
@@ -418,6 +430,27 @@ def test_a_growing_text_is_read_no_further_ahead_than_the_bounds(gated: GatedEnc
         assert not entered.is_set()
         results.close()  # type: ignore[attr-defined]  # a generator
     assert processor.stats().lanes.balanced
+
+
+def test_a_passage_that_takes_too_long_ends_the_text(make: Make, gated: GatedEncoder) -> None:
+    gated.hold()
+    with pytest.raises(DeadlineExceededError):
+        make(gated, processing_timeout=0.05).text("d", [LONG])
+    gated.gate.set()
+
+
+def test_a_growing_text_that_is_left_is_closed_at_once() -> None:
+    async def main() -> None:
+        async with AsyncStreamProcessor(
+            WindowedEncoder(8), config=StreamingConfig(chunk_size=24, overlap_size=4)
+        ) as processor:
+            results: Any = processor.process_text_stream("d", [LONG])
+            await anext(results)
+            assert processor.stats().open_streams == 1
+            await results.aclose()
+            assert processor.stats().open_streams == 0
+
+    asyncio.run(main())
 
 
 def test_a_text_of_its_own_document_id_replaces_all_of_it() -> None:

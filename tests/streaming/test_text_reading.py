@@ -10,8 +10,9 @@ from niruhybrid.config import LongText, StreamingConfig
 from niruhybrid.streaming.documents import Documents
 from niruhybrid.streaming.lanes import Job
 from niruhybrid.streaming.long_texts import LongJob
+from niruhybrid.streaming.queries import Queries
 from niruhybrid.streaming.reading import Gathering, Growing, Reader
-from niruhybrid.types import Document, Vector
+from niruhybrid.types import Document, Query, Vector
 from niruhybrid.windows import Window
 from tests.streaming.conftest import WindowedEncoder
 
@@ -26,8 +27,14 @@ def window(part: int, text: str = "one ") -> Window:
     return Window(part, 4 * part, text, (1,), (0, 1), (0, 1))
 
 
-def vector(value: float = 1.0) -> Vector:
-    return np.full(2, value, np.float32)
+def vector() -> Vector:
+    return np.ones(2, np.float32)
+
+
+def test_a_query_is_handed_in_with_its_session() -> None:
+    job = Queries(Reader(WindowedEncoder(8), StreamingConfig()), None).kind.job(Query("q", "text", session="s"))
+    assert isinstance(job, Job)
+    assert (job.session, job.lane) == ("s", "interactive")
 
 
 def test_a_window_counts_as_the_encoder_reads_it() -> None:
@@ -91,7 +98,11 @@ def test_a_growing_texts_windows_are_written_in_their_order_without_a_gap() -> N
     assert [entry.part for entry in growing.entries(terms)] == [0, 1]
     growing.written(5)
     assert growing.watermarks == {0: 5, 1: 5}
-    growing.put(window(1), vector(2.0))
+    again = vector()
+    gone = weakref.ref(again)
+    growing.put(window(1), again)
+    del again
+    assert gone() is None
     assert growing.entries(terms) == []
     growing.put(window(2), vector())
     assert [entry.part for entry in growing.entries(terms)] == [2, 3]
