@@ -10,7 +10,7 @@ from loading.client import Answer, check_json, check_stream
 HERE = Path(__file__).parent
 NIRU = ("-c", "from niruhybrid.cli import main; main()", "serve", "--port", "{port}")
 FASTAPI = (str(HERE / "usual_fastapi.py"), "{port}")
-MOSEC = (str(HERE / "usual_mosec.py"), "--port", "{port}")
+MOSEC = (str(HERE / "usual_mosec.py"), "--address", "127.0.0.1", "--port", "{port}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ __all__ = ("terms",)
 
 _WORD = re.compile(r"[^\W_]+")
 _LONGEST = 64
+_SPACE = re.compile(r"\s")
+_SLICE = 32_768  # characters: other threads get their turn between two slices
 _local = threading.local()
 
 
@@ -22,6 +24,17 @@ def terms(text: str) -> list[str]:
     Returns:
         Terms in the order of the text, with repeats; words over 64 characters are cut there.
     """
+    found: list[str] = []
+    start = 0
+    while start < len(text):
+        space = _SPACE.search(text, start + _SLICE)
+        end = space.start() if space else len(text)
+        found += _terms_of(text[start:end])
+        start = end
+    return found
+
+
+def _terms_of(text: str) -> list[str]:
     folded = unicodedata.normalize("NFKC", text).casefold()
     if not folded.isascii():
         decomposed = unicodedata.normalize("NFKD", folded)
