@@ -27,7 +27,18 @@ Medians; ratios hold better from machine to machine than absolute figures do.
 
 def page() -> str:
     """Return the page as the results on disk have it."""
-    sections = (_encoder, _stream, _buffers, _scheduler, _store, _standing, _serving, _long_text, _long_text_quality)
+    sections = (
+        _encoder,
+        _stream,
+        _buffers,
+        _scheduler,
+        _store,
+        _standing,
+        _serving,
+        _load,
+        _long_text,
+        _long_text_quality,
+    )
     return "\n".join([HEAD, *(line for section in sections for line in section())]).rstrip() + "\n"
 
 
@@ -124,6 +135,39 @@ def _scheduler() -> Iterator[str]:
         for line in report.LINES
     )
     yield from _table(("", "wanted", *result["results"]), rows)
+
+
+def _load() -> Iterator[str]:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    report = import_module("loading.report")  # the benchmark's own table
+
+    result = _result("load")
+    title = (
+        f"The server under load, {result['documents']:,} documents, one core, beside the same endpoint made otherwise"
+    )
+    yield from _section(title, "load", result)
+    names = list(result["settings"])
+    too_slow = {
+        name
+        for name, row in result["results"]["ingest"].items()
+        if not row.get("documents_per_s_alone", {}).get("median", 1)
+    }
+    rows = (
+        (
+            line.label.strip(),
+            line.wanted,
+            *(
+                "none done in 5 s"
+                if line.path[0] == "ingest" and name in too_slow
+                else _cell(report.figure(result["results"], name, line.path))
+                for name in names
+            ),
+        )
+        for line in report.LINES
+    )
+    yield from _table(("", "wanted", *names), rows)
+    yield from (f"- {name}: {how}." for name, how in result["settings"].items())
+    yield ""
 
 
 def _cell(value: object) -> str:
