@@ -33,6 +33,7 @@ def page() -> str:
         _buffers,
         _scheduler,
         _store,
+        _race,
         _standing,
         _serving,
         _load,
@@ -181,6 +182,16 @@ def _store() -> Iterator[str]:
     names = list(result[sizes[0]]["figures"])
     rows = ((name, *(_cell(result[size]["figures"].get(name)) for size in sizes)) for name in names)
     yield from _table(("", *(f"{int(size):,} rows" for size in sizes)), rows)
+
+
+def _race() -> Iterator[str]:
+    result = _result("store")["race"]
+    yield from _section("The store beside others, 100,000 rows, one core, known vectors", "store", result)
+    contenders = result["figures"]
+    names = [name for name in contenders["niruhybrid"] if name != "hybrid"]
+    heads = (name if row["hybrid"] else f"{name}, vectors alone" for name, row in contenders.items())
+    rows = ((name, *(_cell(row.get(name)) for row in contenders.values())) for name in names)
+    yield from _table(("", *heads), rows)
 
 
 def _standing() -> Iterator[str]:
