@@ -87,6 +87,12 @@ def until(process: "subprocess.Popen[str]", pattern: str) -> "re.Match[str]":
     raise AssertionError(f"the command ended without {pattern!r}")
 
 
+def test_what_reads_its_number_of_threads_is_not_loaded_before_it_is_set() -> None:
+    asked = "import sys, niruhybrid.cli; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"
+
+
 def test_documents_are_ingested_once_and_found(niru: Run, notes: Path) -> None:
     first = niru("ingest", str(notes), "--store", "s.db")
     assert (first.returncode, first.stdout) == (0, "2 stored, 0 unchanged, 0 failed\n")

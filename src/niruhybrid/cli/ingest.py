@@ -21,10 +21,10 @@ from niruhybrid.cli.options import (
 )
 from niruhybrid.cli.remote import client_of
 from niruhybrid.settings import Settings, load_settings
-from niruhybrid.types import Document
 
 if TYPE_CHECKING:
     from niruhybrid.ingest import IngestReport
+    from niruhybrid.types import Document
 
 __all__ = ("documents_of", "ingest")
 
@@ -98,14 +98,14 @@ async def _sent(url: str, api_key: str | None, paths: tuple[str, ...], bad: list
     return report
 
 
-def documents_of(paths: tuple[str, ...], on_bad: Callable[[str], None]) -> Iterator[Document]:
+def documents_of(paths: tuple[str, ...], on_bad: Callable[[str], None]) -> "Iterator[Document]":
     """Yield the documents of files and folders."""
     from niruhybrid.corpus.files import read_documents  # noqa: PLC0415  # heavy
 
     return read_documents(paths, on_bad=lambda source: on_bad(str(source)))
 
 
-def _piped_or(paths: tuple[str, ...], on_bad: Callable[[str], None]) -> Iterator[Document]:
+def _piped_or(paths: tuple[str, ...], on_bad: Callable[[str], None]) -> "Iterator[Document]":
     """Yield the documents of files and folders, and where a path is `-` of the standard input's lines of JSON."""
     from niruhybrid.corpus.records import jsonl_documents  # noqa: PLC0415  # heavy
 
@@ -118,7 +118,7 @@ def _piped_or(paths: tuple[str, ...], on_bad: Callable[[str], None]) -> Iterator
             yield from documents_of((path,), on_bad)
 
 
-async def _read_aside(documents: Iterator[Document]) -> AsyncIterator[Document]:
+async def _read_aside(documents: "Iterator[Document]") -> "AsyncIterator[Document]":
     """Yield what a thread of its own reads, one document ahead: a pipe may keep it waiting for ever.
 
     The thread ends with the documents, or with the process.
@@ -126,7 +126,7 @@ async def _read_aside(documents: Iterator[Document]) -> AsyncIterator[Document]:
     loop = asyncio.get_running_loop()
     read: asyncio.Queue[Document | BaseException | None] = asyncio.Queue(1)
 
-    def put(item: Document | BaseException | None) -> None:
+    def put(item: "Document | BaseException | None") -> None:
         asyncio.run_coroutine_threadsafe(read.put(item), loop).result()
 
     def run() -> None:

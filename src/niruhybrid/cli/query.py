@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
@@ -22,7 +22,9 @@ from niruhybrid.cli.options import (
 from niruhybrid.cli.remote import client_of
 from niruhybrid.errors import NiruError
 from niruhybrid.settings import Settings, load_settings
-from niruhybrid.types import Query, SearchMode, StreamEvent
+
+if TYPE_CHECKING:
+    from niruhybrid.types import Query, SearchMode, StreamEvent
 
 __all__ = ("query",)
 
@@ -55,13 +57,15 @@ def query(
     url: str | None,
     api_key: str | None,
     top_k: int,
-    mode: SearchMode,
+    mode: "SearchMode",
     wanted: str | None,
     timeout: float | None,
     as_json: bool,
     **given: Any,
 ) -> None:
     """Ask a store or a server; the sources come first, then the answer as it is made."""
+    from niruhybrid.types import Query  # noqa: PLC0415  # loads NumPy
+
     asked = Query("cli", text, top_k, timeout=timeout, mode=mode, filter=None if wanted is None else _json_of(wanted))
     if url is None:
         settings = load_settings(config, arguments=arguments(given))
@@ -83,7 +87,7 @@ def _json_of(text: str) -> Any:
         raise click.UsageError(f"--filter is not JSON ({err}): quote it as a whole") from err
 
 
-async def _from_store(settings: Settings, asked: Query) -> AsyncGenerator[StreamEvent, None]:
+async def _from_store(settings: Settings, asked: "Query") -> "AsyncGenerator[StreamEvent, None]":
     from niruhybrid.pipeline import Pipeline  # noqa: PLC0415  # heavy
 
     async with await Pipeline.open(settings) as pipeline, aclosing(pipeline.stream(asked)) as events:
@@ -91,7 +95,7 @@ async def _from_store(settings: Settings, asked: Query) -> AsyncGenerator[Stream
             yield event
 
 
-async def _from_server(url: str, api_key: str | None, asked: Query) -> AsyncGenerator[StreamEvent, None]:
+async def _from_server(url: str, api_key: str | None, asked: "Query") -> "AsyncGenerator[StreamEvent, None]":
     async with client_of(url, api_key, patient=False) as client:
         from niruhybrid.client.events import stream_event  # noqa: PLC0415  # known to be there
 
@@ -103,7 +107,7 @@ async def _from_server(url: str, api_key: str | None, asked: Query) -> AsyncGene
                 yield stream_event(event)
 
 
-async def _shown(source: AsyncGenerator[StreamEvent, None], *, as_json: bool) -> str | None:
+async def _shown(source: "AsyncGenerator[StreamEvent, None]", *, as_json: bool) -> str | None:
     """Print an answer's events; return what it broke off with, None if it is complete.
 
     Raises:
@@ -127,11 +131,11 @@ async def _shown(source: AsyncGenerator[StreamEvent, None], *, as_json: bool) ->
     return None
 
 
-def _print_json(event: StreamEvent) -> None:
+def _print_json(event: "StreamEvent") -> None:
     click.echo(orjson.dumps({"event": event.event, "data": event.data}))
 
 
-def _print(event: StreamEvent) -> None:
+def _print(event: "StreamEvent") -> None:
     if event.event == "sources":
         for hit in event.data["hits"]:
             click.echo(f"[{hit['rank']}] {hit['score']:.3f}  {_harmless(hit['title'] or hit['id'])}")
