@@ -8,17 +8,18 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from niruhybrid.config import ServerConfig
-from niruhybrid.pipeline import Pipeline
 from tests.client.wire import CuttingProxy
-from tests.server.conftest import Server, pipeline_of
+from tests.server.conftest import Server, pipeline_of, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request
+
+__all__ = ("serving",)  # fixtures of the server's tests
 
 ARTEFACTS = Path(__file__).parents[2] / "artefacts" / "console"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -94,22 +95,6 @@ class Wire(CuttingProxy):
 
 Serving = Callable[..., Server]
 Visit = Callable[..., Console]
-
-
-@pytest.fixture
-def serving() -> Iterator[Serving]:
-    """Start servers, and stop them at the end."""
-    servers: list[Server] = []
-
-    def start(make: Callable[[], Pipeline] = pipeline_of, *, wait: bool = True, **settings: Any) -> Server:
-        server = Server(make, ServerConfig(port=0, **settings))
-        servers.append(server)
-        server.start(wait=wait)
-        return server
-
-    yield start
-    for server in servers:
-        server.stop()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from niruhybrid.errors import NiruError, OverloadedError
 from niruhybrid.server import openapi, problems
 from niruhybrid.server.gate import Gate
 from niruhybrid.server.problems import RequestError
-from niruhybrid.server.routing import LeanRoute
+from niruhybrid.server.routing import EVENT_STREAM_HEADERS, LeanRoute, left
 
 __all__ = ("Live", "router")
 
@@ -26,12 +26,6 @@ logger = logging.getLogger(__name__)
 SECONDS = 1.0
 """Between two looks at the counters."""
 
-_HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",
-    "X-Content-Type-Options": "nosniff",
-}
 _DESCRIBED: dict[int | str, dict[str, Any]] = {
     200: {
         "description": (
@@ -147,7 +141,7 @@ class _LiveResponse(Response):
     def __init__(self, live: Live, first: bytes, send_timeout: float) -> None:
         self.status_code = 200
         self.background = None
-        self.init_headers(_HEADERS)
+        self.init_headers(EVENT_STREAM_HEADERS)
         self._live = live
         self._first = first
         self._send_timeout = send_timeout
@@ -183,8 +177,7 @@ class _LiveResponse(Response):
             await send(message)
 
     async def _watch(self, receive: Receive, news: asyncio.Event) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        await left(receive)
         self._gone = True
         news.set()
 

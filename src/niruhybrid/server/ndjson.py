@@ -14,6 +14,7 @@ from niruhybrid.config import ServerConfig
 from niruhybrid.errors import NiruError
 from niruhybrid.server import bodies, problems
 from niruhybrid.server.problems import RequestError
+from niruhybrid.server.routing import left
 from niruhybrid.streaming.patience import Patience
 
 __all__ = ("LineCutter", "LineRequest", "LineStreamResponse", "numbered", "rendered")
@@ -254,7 +255,6 @@ class LineStreamResponse(Response):
 
     async def _watch(self, receive: Receive) -> None:
         await self._request.read.wait()  # until then whoever reads the body sees that the client has left
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        await left(receive)
         self._gone = True
         self._news.set()

@@ -19,7 +19,7 @@ from niruhybrid.server import openai_shapes as shapes
 from niruhybrid.server.gate import Gate
 from niruhybrid.server.openai_stream import ChunkStreamResponse
 from niruhybrid.server.problems import RequestError
-from niruhybrid.server.routing import answered
+from niruhybrid.server.routing import answered, left
 from niruhybrid.types import Query
 
 __all__ = ("router",)
@@ -156,7 +156,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
         ClientDisconnect: it has left.
     """
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_left(request))
+    leaving = asyncio.ensure_future(left(request.receive))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -166,11 +166,6 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
         working.cancel()
         leaving.cancel()
         await asyncio.wait({working, leaving})
-
-
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _refusal(error: Exception) -> Response:

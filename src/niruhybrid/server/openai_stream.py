@@ -10,18 +10,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from niruhybrid.server import problems
 from niruhybrid.server.openai_shapes import error_of, framed
+from niruhybrid.server.routing import EVENT_STREAM_HEADERS, KEEP_ALIVE, left
 
 __all__ = ("ChunkStreamResponse",)
 
 logger = logging.getLogger(__name__)
-
-KEEP_ALIVE = b": keep-alive\n\n"
-_HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",
-    "X-Content-Type-Options": "nosniff",
-}
 
 
 class ChunkStreamResponse(Response):
@@ -50,7 +43,7 @@ class ChunkStreamResponse(Response):
     ) -> None:
         self.status_code = 200
         self.background = None
-        self.init_headers(_HEADERS)
+        self.init_headers(EVENT_STREAM_HEADERS)
         self._frames = frames
         self._refused = refused
         self._keep_alive = keep_alive
@@ -67,7 +60,7 @@ class ChunkStreamResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, as ASGI has it."""
         self._registry.add(self)
-        gone = asyncio.ensure_future(_left(receive))
+        gone = asyncio.ensure_future(left(receive))
         sending = asyncio.ensure_future(self._serve(scope, receive, send))
         try:
             await asyncio.wait({gone, sending}, return_when=asyncio.FIRST_COMPLETED)
@@ -135,8 +128,3 @@ class ChunkStreamResponse(Response):
     async def _bounded(self, send: Send, message: Message) -> None:
         async with asyncio.timeout(self._send_timeout):
             await send(message)
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

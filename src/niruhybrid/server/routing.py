@@ -12,7 +12,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from niruhybrid.server import problems
 
-__all__ = ("HEADERS", "LeanRoute", "answered", "described", "straight")
+__all__ = ("EVENT_STREAM_HEADERS", "HEADERS", "KEEP_ALIVE", "LeanRoute", "answered", "described", "left", "straight")
+
+EVENT_STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",
+    "X-Content-Type-Options": "nosniff",
+}
+
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment of an event stream."""
 
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -70,6 +80,12 @@ def _served(endpoint: Endpoint) -> ASGIApp:
         await response(scope, receive, send)
 
     return app
+
+
+async def left(receive: Receive) -> None:
+    """Return when the client has left; what it may still send is passed over."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def answered(value: object, status: int = 200) -> Response:

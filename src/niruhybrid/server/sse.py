@@ -8,6 +8,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from niruhybrid.server import problems
+from niruhybrid.server.routing import EVENT_STREAM_HEADERS, KEEP_ALIVE, left
 from niruhybrid.server.streams import Stream, Streams, render
 from niruhybrid.streaming.patience import Patience
 
@@ -15,19 +16,11 @@ __all__ = ("STALE_ID", "EventStreamResponse", "stale")
 
 logger = logging.getLogger(__name__)
 
-KEEP_ALIVE = b": keep-alive\n\n"
 READ_AHEAD = 64 * 1024
 """Bytes that are handed to a connection at a time, beside what the socket holds."""
 
 STALE_ID = "stale"
 """The stream in the id of the `stale` event: one that has nothing more to say to who comes back."""
-
-_HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",
-    "X-Content-Type-Options": "nosniff",
-}
 
 
 def _stale_event() -> bytes:
@@ -37,7 +30,7 @@ def _stale_event() -> bytes:
 
 def stale() -> Response:
     """Return the whole stream that says: no going on from there."""
-    return Response(_stale_event(), headers=_HEADERS)
+    return Response(_stale_event(), headers=EVENT_STREAM_HEADERS)
 
 
 class EventStreamResponse(Response):
@@ -57,7 +50,7 @@ class EventStreamResponse(Response):
     def __init__(self, stream: Stream, streams: Streams, *, send_timeout: float, after: int = 0) -> None:
         self.status_code = 200
         self.background = None
-        self.init_headers(_HEADERS)
+        self.init_headers(EVENT_STREAM_HEADERS)
         self._stream = stream
         self._streams = streams
         self._after = after
@@ -133,7 +126,6 @@ class EventStreamResponse(Response):
         self._quiet = True
 
     async def _watch(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        await left(receive)
         self._gone = True
         self._news.set()
