@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,10 +166,9 @@ def _print(found: dict[str, Any]) -> None:
             click.echo(f"  {words:<11} ms  {spread}")
 
 
-def _progress(samples: list["Sample"]) -> Any:
-    """Return a block with a line of progress; it gives the function that takes samples."""
-    from contextlib import contextmanager  # noqa: PLC0415  # only here
-
+@contextmanager
+def _progress(samples: list["Sample"]) -> Iterator[Callable[["Sample"], None]]:
+    """Show a line of progress meanwhile; gives the function that takes samples."""
     from rich.console import Console  # noqa: PLC0415  # only where it draws
     from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TimeElapsedColumn  # noqa: PLC0415  # same
     from rich.text import Text  # noqa: PLC0415  # same
@@ -183,12 +183,7 @@ def _progress(samples: list["Sample"]) -> Any:
         def render(self, task: Task) -> Text:  # noqa: ARG002  # rich's own name
             return Text(recent(samples))
 
-    @contextmanager
-    def shown() -> Iterator[Callable[["Sample"], None]]:
-        with Progress(
-            SpinnerColumn(), Latest(), TimeElapsedColumn(), console=Console(stderr=True), transient=True
-        ) as progress:
-            progress.add_task("asking")
-            yield samples.append
-
-    return shown()
+    columns = (SpinnerColumn(), Latest(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        progress.add_task("asking")
+        yield samples.append

@@ -28,6 +28,7 @@ __all__ = ("QueryTrace", "RequestTrace", "Tracing", "open_tracing", "query_trace
 
 _NAME = "niruhybrid"
 _SERVER_ERRORS = 500
+_NOTHING = nullcontext()  # one for all: it is entered for each token
 
 
 def open_tracing(config: ObserveConfig) -> "Tracing | None":
@@ -60,18 +61,18 @@ class QueryTrace:
 
     def active(self) -> AbstractContextManager[None]:
         """Return a block in which what is begun belongs to the query."""
-        return nullcontext()
+        return _NOTHING
 
     def found(self, result: QueryResult) -> None:
         """Note that the search has ended, and how long its parts took."""
 
     def whole(self) -> AbstractContextManager[None]:
         """Return a block that is all there is of the query: `active`, and `end` with what it raises."""
-        return nullcontext()
+        return _NOTHING
 
     def generating(self) -> AbstractContextManager[None]:
         """Return a block in which what is begun belongs to the answer: a request to a model, say."""
-        return nullcontext()
+        return _NOTHING
 
     def end(self, ending: str, *, error: object = None, finish: str | None = None) -> None:
         """Note the end of all.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from niruhybrid.retrieval.fusion import term_norm
 from niruhybrid.retrieval.growing import Growing
 from niruhybrid.retrieval.journal import GONE, Entries, Journal
-from niruhybrid.retrieval.matching import Collection, Enough, Weighed, best, best_matches, documents_with, occurrences
+from niruhybrid.retrieval.matching import Collection, Enough, Weighed, best, best_matches, occurrences
 from niruhybrid.retrieval.postings import K1, MOST_COUNTED, Postings, merged, saturation, spread
 from niruhybrid.retrieval.siblings import Siblings
 
@@ -177,39 +177,34 @@ class LexicalIndex:
             for query, limit, may, more, least in zip(queries, limits, allowed, some, need, strict=True)
         ]
 
-    def of_documents(self, query: LexicalQuery, owners: Ints, documents: int) -> LexicalQuery:
-        """Return the query as documents weigh it: a term that most have counts little, however few passages have it.
+    def together(self, query: LexicalQuery, some: Siblings, owners: Ints, documents: int) -> Floats:
+        """Return the scores of documents as if all passages of each were one, `(d,)`, as shares of the query's length.
 
-        How many documents have a term is reckoned from how many passages have it now, and how many documents share
-        these in the postings and the journal: exact while nothing was removed since these were made and no document
-        is in several of them.
+        Terms weigh by how many documents have them: one that most have counts little, however few passages have it.
+        That is reckoned from how many passages have it now, and how many documents share these in the postings and the
+        journal: exact while nothing was removed since these were made and no document is in several of them.
 
         Args:
             query: what `weighed` returned.
+            some: documents, each with its passages, in this index.
             owners: `(slots,)`, what the passages of one document share, 0 or above.
-            documents: how many there are.
+            documents: how many there are in all.
+
+        Returns:
+            Scores over the query's length, `fusion.term_norm` of the weights that its terms have among documents.
         """
-        passages, different = documents_with(self._collection(None), _in_matching(query), owners)
-        have = np.clip(query.have * different / np.maximum(passages, 1), np.minimum(query.have, 1), documents)
+        if not len(some.owners) or not len(query.terms):
+            return np.zeros(len(some.owners), np.float32)
+        found = occurrences(self._collection(None), _in_matching(query), some.slots, owners)
+        share = found.documents / np.maximum(found.passages, 1)
+        have = np.clip(query.have * share, np.minimum(query.have, 1), documents)
         weights, norm = _weighed(query.times, have, query.strange, documents)
-        return query._replace(weights=weights, norm=norm)
-
-    def together(self, query: LexicalQuery, documents: Siblings, average: float) -> Floats:
-        """Return the scores of documents as if all passages of each were one, `(d,)`.
-
-        Args:
-            query: what `of_documents` returned.
-            documents: each with its passages, in this index.
-            average: mean of the documents' lengths, in terms.
-        """
-        if not len(documents.owners) or not len(query.terms):
-            return np.zeros(len(documents.owners), np.float32)
-        counts = occurrences(self._collection(None), _in_matching(query), documents.slots)
-        counts = np.add.reduceat(counts, documents.starts[:-1], axis=1)
-        lengths = np.add.reduceat(self.lengths.items[documents.slots], documents.starts[:-1])
-        shares = saturation(counts, spread(lengths, max(1.0, average)))
-        shares *= query.weights[:, None]
+        counts = np.add.reduceat(found.counts, some.starts[:-1], axis=1)
+        lengths = np.add.reduceat(self.lengths.items[some.slots], some.starts[:-1])
+        shares = saturation(counts, spread(lengths, max(1.0, self.total / max(1, documents))))
+        shares *= weights[:, None]
         scores: Floats = shares.sum(axis=0)
+        scores /= np.float32(norm)
         return scores
 
     def weights(self, terms: Ints) -> Floats:

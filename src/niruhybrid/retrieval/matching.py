@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from niruhybrid.retrieval.journal import Entries
 from niruhybrid.retrieval.postings import ROUNDED, Postings, saturation, spread
 
-__all__ = ("Collection", "Enough", "Weighed", "best", "best_matches", "documents_with", "highest", "occurrences")
+__all__ = ("Collection", "Enough", "Occurrences", "Weighed", "best", "best_matches", "highest", "occurrences")
 
 Ints = NDArray[Any]
 Floats = NDArray[np.float32]
@@ -98,46 +98,54 @@ def best_matches(
     return (np.concatenate([some for some, _ in kept]), np.concatenate([whole for _, whole in kept])), wanted
 
 
-def occurrences(collection: Collection, query: Weighed, slots: Ints) -> Floats:
-    """Return how often some documents have each of the terms, `(terms, n)`, for `(n,)` slots in any order."""
-    places = np.full(len(collection.lengths), -1, np.intp)
-    places[slots] = np.arange(len(slots))
-    counts = np.zeros((len(query.terms), len(slots)), np.float32)
-    at, listed, terms = _entries(collection, query, np.arange(len(query.terms)))
-    column = places[at]
-    here = np.flatnonzero(column >= 0)
-    counts[terms[here], column[here]] = listed[here]
-    for part in collection.parts:
-        common = _common(collection, part, query)
-        inside = np.flatnonzero((slots >= part.span.start) & (slots < part.span.stop))
-        counts[common.at[:, None], inside] = part.table[common.rows[:, None], slots[inside] - part.span.start]
-    return counts
+class Occurrences(NamedTuple):
+    """How often some passages have each of a query's terms, and how widely these are spread.
+
+    Attributes:
+        counts: `(terms, n)`, of the passages that were asked for.
+        passages: how many passages have each term, `(terms,)`; those that are gone and still in the postings count.
+        documents: how many documents these are; one in several parts may count in each.
+    """
+
+    counts: Floats
+    passages: Ints
+    documents: Ints
 
 
-def documents_with(collection: Collection, query: Weighed, owners: Ints) -> tuple[Ints, Ints]:
-    """Return how many passages have each of the terms, and how many documents, `(terms,)` each.
-
-    Passages that are gone and still in the postings count; a document in several parts may count in each.
+def occurrences(collection: Collection, query: Weighed, slots: Ints, owners: Ints) -> Occurrences:
+    """Count a query's terms.
 
     Args:
         collection: what is searched.
         query: its terms.
+        slots: passages whose counts are wanted, `(n,)` in any order.
         owners: `(slots,)`, what the passages of one document share, 0 or above.
     """
-    slots, _, terms = _entries(collection, query, np.arange(len(query.terms)))
-    passages = np.bincount(terms, minlength=len(query.terms))
-    owned = owners[slots]
-    apart = int(owned.max(initial=0)) + 1
-    keys = np.sort(terms * apart + owned)
-    firsts = np.flatnonzero(np.diff(keys, prepend=-1))
-    documents = np.bincount(keys[firsts] // apart, minlength=len(query.terms))
+    size = len(query.terms)
+    at, listed, terms = _entries(collection, query, np.arange(size))
+    places = np.full(len(collection.lengths), -1, np.intp)
+    places[slots] = np.arange(len(slots))
+    column = places[at]
+    here = np.flatnonzero(column >= 0)
+    counts = np.zeros((size, len(slots)), np.float32)
+    counts[terms[here], column[here]] = listed[here]
+    passages, documents = np.bincount(terms, minlength=size), _different(terms, owners[at], size)
     for part in collection.parts:
+        inside = np.flatnonzero((slots >= part.span.start) & (slots < part.span.stop))
         for place, term in enumerate(query.terms.tolist()):
             if (row := part.common.get(term)) is not None:
+                counts[place, inside] = part.table[row].take(slots[inside] - part.span.start)
                 some, different = part.counted(row, owners)
                 passages[place] += some
                 documents[place] += different
-    return passages, documents
+    return Occurrences(counts, passages, documents)
+
+
+def _different(terms: Ints, owners: Ints, size: int) -> Ints:
+    """Return how many different owners the entries of each of so many terms have."""
+    apart = int(owners.max(initial=0)) + 1
+    keys = np.sort(terms * apart + owners)
+    return np.bincount(keys[np.flatnonzero(np.diff(keys, prepend=-1))] // apart, minlength=size)
 
 
 def best(slots: Ints, scores: Floats, limit: int) -> Found:
@@ -163,7 +171,6 @@ class _Common(NamedTuple):
     """The terms of a query that are common in a part, those that can add most first."""
 
     part: Postings
-    at: Ints  # their places in the query
     rows: Ints  # in its tables
     weights: Floats
     rest: Ints  # what the terms from each on, and none, can add to a document's score at the most
@@ -181,7 +188,7 @@ def _common(collection: Collection, part: Postings, query: Weighed) -> _Common:
     bounds = weights * np.minimum(1.0, part.tops[rows] / ROUNDED + wrong)
     order = np.argsort(-bounds)
     rest = np.append(bounds[order][::-1].cumsum()[::-1], 0.0)
-    return _Common(part, at[order], rows[order], weights[order], rest, float(weights.sum()) * wrong)
+    return _Common(part, rows[order], weights[order], rest, float(weights.sum()) * wrong)
 
 
 def _wrong(collection: Collection, part: Postings) -> float:

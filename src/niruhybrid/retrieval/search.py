@@ -133,10 +133,10 @@ def _with_documents(snapshot: Snapshot, asked: Sequence[_Asked], worded: Mapping
     lexical, count = snapshot.lexical, snapshot.documents
     whole = {}
     for at, (slots, scores) in worded.items():
-        query = lexical.of_documents(asked[at].words, snapshot.owners.items, count)
+        words = asked[at].words
         documents, places = np.unique(owners[at], return_inverse=True)
-        theirs = lexical.together(query, known.some(documents), lexical.total / max(1, count))
-        theirs *= np.float32(asked[at].words.norm / query.norm)
+        theirs = lexical.together(words, known.some(documents), snapshot.owners.items, count)
+        theirs *= np.float32(words.norm)
         whole[at] = slots, (scores + theirs[places]) / np.float32(2.0)
     return whole
 
