@@ -15,13 +15,14 @@ from concurrent.futures import Future
 from math import inf
 
 from niruhybrid.config import StreamingConfig
-from niruhybrid.errors import NiruError
+from niruhybrid.errors import EncoderFailedError, NiruError
 from niruhybrid.ports import BatchObserver, Encoder
 from niruhybrid.streaming.alarm import Alarm
 from niruhybrid.streaming.cache import CacheStats, VectorCache
 from niruhybrid.streaming.callers import Done, Ending, Outbox, hand_out
 from niruhybrid.streaming.cost import estimate_tokens
-from niruhybrid.streaming.encodes import Encodes, Raw, as_ours
+from niruhybrid.streaming.encodes import Encodes, Raw
+from niruhybrid.streaming.foreign import as_ours
 from niruhybrid.streaming.lanes import Batch, Job, LaneName
 from niruhybrid.streaming.ledger import SchedulerStats
 from niruhybrid.streaming.scheduler import Scheduler
@@ -32,6 +33,7 @@ __all__ = ("Batcher", "Job")
 
 _log = logging.getLogger(__name__)
 
+_RAISED = "the encoder raised {} for this text alone: see the cause"
 _QUICK = 0.001  # seconds; an encode that takes less is over before another thread has woken to help
 
 
@@ -259,7 +261,9 @@ class Batcher:
                 self._wake_worker()
                 self._wind_down()
                 return True
-            outcomes = [as_ours(outcome)] if isinstance(outcome, BaseException) else outcome
+            outcomes = (
+                [as_ours(outcome, EncoderFailedError, _RAISED)] if isinstance(outcome, BaseException) else outcome
+            )
             self._degraded = False
             self._remember(batch, outcomes)
             live = self._scheduler.complete(batch, outcomes, now)

@@ -5,14 +5,14 @@ import time
 from typing import NamedTuple, cast
 
 from niruhybrid.config import RetryPolicy
-from niruhybrid.errors import EncoderFailedError, EncoderOutputError, NiruError
+from niruhybrid.errors import EncoderOutputError, NiruError
 from niruhybrid.ports import BatchObserver, Encoder
 from niruhybrid.streaming.lanes import Batch
 from niruhybrid.streaming.retrying import with_retries
 from niruhybrid.streaming.rows import checked_rows
 from niruhybrid.types import Vector
 
-__all__ = ("Encodes", "Raw", "as_ours")
+__all__ = ("Encodes", "Raw")
 
 _log = logging.getLogger(__name__)
 
@@ -81,12 +81,3 @@ class Encodes:
         if self._dim is None:
             self._dim = next((row.size for row in rows if not isinstance(row, NiruError)), None)
         return rows
-
-
-def as_ours(err: BaseException) -> NiruError:
-    """Return the error that the items of a text end with when it alone made the encoder raise."""
-    if isinstance(err, NiruError):
-        return err
-    ours = EncoderFailedError(f"the encoder raised {type(err).__name__} for this text alone: see the cause")
-    ours.__cause__ = err
-    return ours

@@ -13,6 +13,7 @@ import numpy as np
 
 from niruhybrid.errors import ClosedError, DeadlineExceededError, EncoderFailedError, NiruError, OverloadedError
 from niruhybrid.streaming.callers import Done
+from niruhybrid.streaming.foreign import as_ours
 from niruhybrid.streaming.lanes import Job
 from niruhybrid.types import Timings, Vector
 from niruhybrid.windows import Window, unit_mean
@@ -282,18 +283,10 @@ class _Run:
 
     def _fail(self, error: Exception) -> None:
         if not self.future.done() and self.future.set_running_or_notify_cancel():
-            self.future.set_exception(_ours(error))
+            self.future.set_exception(as_ours(error, EncoderFailedError, "cutting the text raised {}: see the cause"))
         self._drop()
 
     def _drop(self) -> None:
         """Take back what is under way: the text has ended."""
         for part in tuple(self._live):
             part.cancel()
-
-
-def _ours(error: Exception) -> NiruError:
-    if isinstance(error, NiruError):
-        return error
-    ours = EncoderFailedError(f"cutting the text raised {type(error).__name__}: see the cause")
-    ours.__cause__ = error
-    return ours

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from niruhybrid.config import StreamingConfig
-from niruhybrid.errors import NiruError, StoreError
+from niruhybrid.errors import StoreError
+from niruhybrid.streaming.foreign import as_ours
 from niruhybrid.streaming.lanes import Job
 from niruhybrid.streaming.retrying import with_retries
 from niruhybrid.types import Vector
@@ -126,15 +127,7 @@ def isolate(finish: Finish, items: Sequence[tuple[object, Vector]]) -> list[obje
         if len(items) > 1:
             middle = len(items) // 2
             return isolate(finish, items[:middle]) + isolate(finish, items[middle:])
-        return [_as_ours(err)]
+        return [as_ours(err, StoreError, "the store raised {}: see the cause")]
     if len(found) != len(items):
         return [StoreError(f"the store returned {len(found)} results for {len(items)} items: fix it")] * len(items)
     return found
-
-
-def _as_ours(err: Exception) -> NiruError:
-    if isinstance(err, NiruError):
-        return err
-    ours = StoreError(f"the store raised {type(err).__name__}: see the cause")
-    ours.__cause__ = err
-    return ours
