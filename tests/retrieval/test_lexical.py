@@ -23,7 +23,7 @@ def search(index: LexicalIndex, terms: Terms, limit: int = 10) -> dict[int, floa
 
 
 def found(index: LexicalIndex, terms: Terms, limit: int, allowed: NDArray[np.bool_]) -> dict[int, float]:
-    [(slots, scores)] = index.search([index.weighed(terms)], [limit], [allowed])
+    [(slots, scores)] = index.search(index.weighed([terms]), [limit], [allowed])
     assert np.all(np.diff(slots) > 0)
     return dict(zip(slots.tolist(), scores.tolist(), strict=True))
 

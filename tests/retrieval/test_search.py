@@ -31,8 +31,18 @@ def snapshot_of(cosines: list[float], owners: list[int], metadata: list[Metadata
 
 
 def found(snapshot: Snapshot, top_k: int) -> list[int]:
-    [best] = best_slots(snapshot, [SearchRequest(QUERY, (), top_k)], 1.0)
+    [best] = both_ways(snapshot, [SearchRequest(QUERY, (), top_k)], 1.0)
     return [int(snapshot.rows.items[slot]) for slot, _ in best]
+
+
+def both_ways(snapshot: Snapshot, requests: Sequence[SearchRequest], weight: float) -> list[list[tuple[int, float]]]:
+    """Return what is found by scoring all documents, having seen that looking for likely ones finds the same."""
+    every = best_slots(snapshot, requests, weight, exhaustive=True)
+    likely = best_slots(snapshot, requests, weight, exhaustive=False)
+    assert [[slot for slot, _ in best] for best in likely] == [[slot for slot, _ in best] for best in every]
+    for one, other in zip(likely, every, strict=True):
+        assert [score for _, score in one] == pytest.approx([score for _, score in other], abs=1e-6)
+    return every
 
 
 def test_the_best_passage_of_a_document_stands_for_it() -> None:
@@ -59,7 +69,7 @@ def test_one_passage_of_each_document_best_first(passages: list[tuple[int, int]]
     best: dict[int, float] = {}
     for cosine, owner in zip(cosines, owners, strict=True):
         best[owner] = max(best.get(owner, -1.0), cosine)
-    [answer] = best_slots(snapshot_of(cosines, owners), [SearchRequest(QUERY, (), top_k)], 1.0)
+    [answer] = both_ways(snapshot_of(cosines, owners), [SearchRequest(QUERY, (), top_k)], 1.0)
     assert [score for _, score in answer] == pytest.approx(sorted(best.values(), reverse=True)[:top_k], abs=1e-6)
     assert len({owners[slot] for slot, _ in answer}) == len(answer)
 
@@ -139,7 +149,7 @@ def test_a_score_is_that_of_the_formula_for_a_passage_with_its_document(
         if {one.owner for one in passages[:cut]}.isdisjoint(one.owner for one in passages[cut:])
     ]  # no document is cut apart: how many have a term is exact then
     snapshot = written(passages, int(rng.choice(whole)))
-    [answer] = best_slots(snapshot, [SearchRequest(QUERY, query, 10)], weight)
+    [answer] = both_ways(snapshot, [SearchRequest(QUERY, query, 10)], weight)
     assert [score for _, score in answer] == pytest.approx(sorted(best.values(), reverse=True)[:10], abs=1e-5)
     assert all(score == pytest.approx(scores[slot + 1], abs=1e-5) for slot, score in answer)
 
@@ -156,7 +166,7 @@ def test_of_many_documents_of_one_passage_none_is_missed(seed: int, weight: floa
     query = rng.choice(words, 4, replace=False).tolist()
     scores = expected_scores(passages, query, weight)
     snapshot = written(passages, int(rng.integers(501)))
-    [answer] = best_slots(snapshot, [SearchRequest(QUERY, query, top_k)], weight)
+    [answer] = both_ways(snapshot, [SearchRequest(QUERY, query, top_k)], weight)
     assert [score for _, score in answer] == pytest.approx(sorted(scores.values(), reverse=True)[:top_k], abs=1e-5)
 
 
@@ -166,7 +176,7 @@ def test_what_one_half_finds_is_scored_by_the_other_as_well() -> None:
     passages = [*near, *worded]
     query = ["elm", "oak", "ash"]
     scores = expected_scores(passages, query, 0.5)
-    [answer] = best_slots(written(passages, 350), [SearchRequest(QUERY, query, 10)], 0.5)
+    [answer] = both_ways(written(passages, 350), [SearchRequest(QUERY, query, 10)], 0.5)
     assert all(score == pytest.approx(scores[slot + 1], abs=1e-5) for slot, score in answer)
     assert 149 in dict(answer)
 
@@ -174,7 +184,7 @@ def test_what_one_half_finds_is_scored_by_the_other_as_well() -> None:
 def test_a_removed_passage_adds_nothing_to_its_document() -> None:
     passages = [Passage(1, 0.1, ["ash"]), Passage(1, 0.1, ["ash", "elm"]), Passage(3, 0.1, ["elm"])]
     removed = written(passages, 3).changed(2, {2: ["ash", "elm"]}, Additions.nothing())
-    [answer] = best_slots(removed, [SearchRequest(QUERY, ["ash"], 10, mode="lexical")], 0.5)
+    [answer] = both_ways(removed, [SearchRequest(QUERY, ["ash"], 10, mode="lexical")], 0.5)
     own = bm25({0: ["ash"], 1: ["elm"]}, ["ash"])
     assert [slot for slot, _ in answer] == [0]
     assert answer[0][1] == pytest.approx(own[0], abs=1e-5)

@@ -79,7 +79,7 @@ class SnapshotMachine(RuleBasedStateMachine):
 
     def having(self, *words: str) -> set[int]:
         lexical = self.snapshot.lexical
-        [(slots, _)] = lexical.search([lexical.weighed(words)], [1000], [self.snapshot.passing(None)])
+        [(slots, _)] = lexical.search(lexical.weighed([words]), [1000], [self.snapshot.passing(None)])
         return set(self.snapshot.rows.items[slots].tolist())
 
     @invariant()

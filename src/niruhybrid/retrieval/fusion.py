@@ -19,6 +19,7 @@ __all__ = (
     "ranked_weighted_sum",
     "rrf",
     "share_of_best",
+    "summed",
     "term_norm",
     "weighted_sum",
     "words_needed",
@@ -74,14 +75,20 @@ def ranked_weighted_sum(
         weight: as for `weighted_sum`.
         norm: as for `weighted_sum`.
     """
+    scores = summed(cosines, words, weight, norm, len(rows))
+    order = np.lexsort((rows, -scores))
+    return rows[order], scores[order]
+
+
+def summed(cosines: Half, words: Half, weight: float, norm: float, size: int) -> NDArray[np.float64]:
+    """Return the scores of `ranked_weighted_sum`, `(size,)`, in the order in which those of the halves come."""
     share = 0.0 if cosines is None else 1.0 if words is None else weight
-    scores = np.zeros(len(rows), np.float64)
+    scores = np.zeros(size, np.float64)
     if cosines is not None:
         scores += share * cosines.astype(np.float64)
     if words is not None:
         scores += (1.0 - share) * words.astype(np.float64) / norm
-    order = np.lexsort((rows, -scores))
-    return rows[order], scores[order]
+    return scores
 
 
 def words_needed(

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from niruhybrid.retrieval.fusion import term_norm
 from niruhybrid.retrieval.growing import Growing
 from niruhybrid.retrieval.journal import GONE, Entries, Journal
-from niruhybrid.retrieval.matching import Collection, Enough, Weighed, best, best_matches, occurrences
+from niruhybrid.retrieval.matching import Collection, Enough, Weighed, best, best_matches, entries, occurrences
 from niruhybrid.retrieval.postings import K1, MOST_COUNTED, Postings, merged, saturation, spread
 from niruhybrid.retrieval.siblings import Siblings
 
-__all__ = ("MAX_QUERY_TERMS", "LexicalIndex", "LexicalQuery")
+__all__ = ("MAX_QUERY_TERMS", "LexicalIndex", "LexicalQuery", "term_weights")
 
 MAX_QUERY_TERMS = 128
 """Terms of one query that count, the first ones; what a query costs grows with each."""
@@ -135,17 +135,54 @@ class LexicalIndex:
             self._journal.extended(*columns),
         )
 
-    def weighed(self, terms: Sequence[str]) -> LexicalQuery:
-        """Return a query of analysed terms, ready for `search`; the first 128 count, each as often as it is there."""
-        counted = terms[:MAX_QUERY_TERMS]
-        times = Counter(self.vocabulary[term] for term in counted if term in self.vocabulary)
-        numbers = np.array(sorted(times), np.int32)
+    def weighed(self, queries: Sequence[Sequence[str]]) -> list[LexicalQuery]:
+        """Return queries of analysed terms, ready for `search`; of each the first 128 count, as often as they come."""
+        counted = [Counter(terms[:MAX_QUERY_TERMS]) for terms in queries]
+        known = [_known(self.vocabulary, terms) for terms in counted]
+        numbers = np.array([number for terms in known for number in terms], np.int32)
+        times = np.array([asked for terms in known for asked in terms.values()], np.float32)
         recent = self._journal.of(numbers)
-        asked = np.array([times[number] for number in numbers.tolist()], np.float32)
         have = self._have(numbers, recent)
-        strange = tuple(Counter(term for term in counted if term not in self.vocabulary).values())
-        weights, norm = _weighed(asked, have, strange, self.documents)
-        return LexicalQuery(numbers, weights, norm, recent, len(counted), asked, have, strange)
+        weights = _weights(times, have, self.documents)
+        found, start = [], 0
+        for terms, asked in zip(known, counted, strict=True):
+            here = slice(start, start + len(terms))
+            strange = tuple(times for term, times in asked.items() if term not in self.vocabulary)
+            found.append(
+                LexicalQuery(
+                    numbers[here],
+                    weights[here],
+                    _norm(weights[here], strange, self.documents),
+                    _within(recent, here),
+                    sum(asked.values()),
+                    times[here],
+                    have[here],
+                    strange,
+                )
+            )
+            start = here.stop
+        return found
+
+    @property
+    def average(self) -> float:
+        """Terms of a document in the mean; 1 at the least."""
+        return max(1.0, self.total / max(1, self.documents))
+
+    def occurrences(self, terms: Ints) -> Floats:
+        """Return how often each document has each of some terms, `(t, slots)`, also of those that are gone.
+
+        Args:
+            terms: numbers, `(t,)` ascending, none twice.
+        """
+        counts = np.zeros((len(terms), len(self.lengths)), np.float32)
+        query = Weighed(terms, np.ones(len(terms), np.float32), _there(self._journal.of(terms)))
+        slots, listed, rows = entries(self._collection(None), query, np.arange(len(terms)))
+        counts[rows, slots] = listed
+        for part in self.parts:
+            for row, term in enumerate(terms.tolist()):
+                if (common := part.common.get(term)) is not None:
+                    counts[row, part.span] = part.table[common]
+        return counts
 
     def search(
         self,
@@ -198,7 +235,7 @@ class LexicalIndex:
         found = occurrences(self._collection(None), _in_matching(query), some.slots, owners)
         share = found.documents / np.maximum(found.passages, 1)
         have = np.clip(query.have * share, np.minimum(query.have, 1), documents)
-        weights, norm = _weighed(query.times, have, query.strange, documents)
+        weights, norm = term_weights(query.times, have, query.strange, documents)
         counts = np.add.reduceat(found.counts, some.starts[:-1], axis=1)
         lengths = np.add.reduceat(self.lengths.items[some.slots], some.starts[:-1])
         shares = saturation(counts, spread(lengths, max(1.0, self.total / max(1, documents))))
@@ -273,7 +310,7 @@ class LexicalIndex:
         recent = self._journal.since(0)
         added = recent.slots != GONE
         entries = (recent.terms[added], recent.slots[added], recent.counts[added])
-        made = merged(self.parts[first:], entries, places, lengths, max(1.0, self.total / max(1, self.documents)))
+        made = merged(self.parts[first:], entries, places, lengths, self.average)
         return () if made is None else (made,)
 
     def _outgrown(self) -> int:
@@ -297,7 +334,7 @@ class LexicalIndex:
         return slots, scores
 
     def _collection(self, allowed: Allowed | None) -> Collection:
-        return Collection(self.parts, self.lengths.items, max(1.0, self.total / max(1, self.documents)), allowed)
+        return Collection(self.parts, self.lengths.items, self.average, allowed)
 
     def _have(self, terms: Ints, recent: Entries) -> Ints:
         """Return how many documents have each term."""
@@ -310,16 +347,42 @@ class LexicalIndex:
         return have
 
 
-def _weighed(times: Floats, have: Ints, strange: Sequence[int], total: int) -> tuple[Floats, float]:
+def term_weights(times: Floats, have: Ints, strange: Sequence[int], total: int) -> tuple[Floats, float]:
     """Return how much each term of a query counts, of which some of `total` have each, and `fusion.term_norm`."""
+    weights = _weights(times, have, total)
+    return weights, _norm(weights, strange, total)
+
+
+def _weights(times: Floats, have: Ints, total: int) -> Floats:
     weights: Floats = (times * (K1 + 1.0) * np.log1p((total - have + 0.5) / (have + 0.5))).astype(np.float32)
+    return weights
+
+
+def _norm(weights: Floats, strange: Sequence[int], total: int) -> float:
     unknown = (K1 + 1.0) * math.log1p((total + 0.5) / 0.5)
-    return weights, term_norm([*(unknown * asked for asked in strange), *weights.tolist()])
+    return term_norm([*(unknown * asked for asked in strange), *weights.tolist()])
+
+
+def _known(vocabulary: Mapping[str, int], asked: Mapping[str, int]) -> dict[int, int]:
+    """Return the numbers of known terms, ascending, and how often each is asked for."""
+    return dict(sorted((vocabulary[term], times) for term, times in asked.items() if term in vocabulary))
+
+
+def _within(recent: Entries, places: slice) -> Entries:
+    """Return those of the entries whose terms have these places, counted from the first."""
+    if not len(recent.terms):
+        return recent
+    here = slice(*recent.terms.searchsorted((places.start, places.stop)).tolist())
+    return Entries(recent.terms[here] - places.start, recent.slots[here], recent.counts[here])
 
 
 def _in_matching(query: LexicalQuery) -> Weighed:
-    recent = query.recent
-    if len(recent.slots) and recent.slots.min() == GONE:
-        there = recent.slots != GONE
-        recent = Entries(recent.terms[there], recent.slots[there], recent.counts[there])
-    return Weighed(query.terms, query.weights, recent)
+    return Weighed(query.terms, query.weights, _there(query.recent))
+
+
+def _there(recent: Entries) -> Entries:
+    """Return the entries that are not about removed documents."""
+    if not len(recent.slots) or recent.slots.min() != GONE:
+        return recent
+    there = recent.slots != GONE
+    return Entries(recent.terms[there], recent.slots[there], recent.counts[there])

@@ -17,7 +17,18 @@ from numpy.typing import NDArray
 from niruhybrid.retrieval.journal import Entries
 from niruhybrid.retrieval.postings import ROUNDED, Postings, saturation, spread
 
-__all__ = ("Collection", "Enough", "Occurrences", "Weighed", "best", "best_matches", "highest", "occurrences")
+__all__ = (
+    "Collection",
+    "Enough",
+    "Occurrences",
+    "Weighed",
+    "best",
+    "best_matches",
+    "entries",
+    "highest",
+    "occurrences",
+    "roughly_highest",
+)
 
 Ints = NDArray[Any]
 Floats = NDArray[np.float32]
@@ -122,7 +133,7 @@ def occurrences(collection: Collection, query: Weighed, slots: Ints, owners: Int
         owners: `(slots,)`, what the passages of one document share, 0 or above.
     """
     size = len(query.terms)
-    at, listed, terms = _entries(collection, query, np.arange(size))
+    at, listed, terms = entries(collection, query, np.arange(size))
     places = np.full(len(collection.lengths), -1, np.intp)
     places[slots] = np.arange(len(slots))
     column = places[at]
@@ -160,7 +171,7 @@ def best(slots: Ints, scores: Floats, limit: int) -> Found:
     return slots[order], scores[order]
 
 
-def highest(scores: Floats, limit: int) -> float:
+def highest(scores: NDArray[Any], limit: int) -> float:
     """Return the `limit`-th best of scores; 0 if there are fewer."""
     if len(scores) < limit:
         return 0.0
@@ -196,7 +207,7 @@ def _wrong(collection: Collection, part: Postings) -> float:
     return 1.0 / ROUNDED + _STEEPEST * abs(log(collection.average / part.average))
 
 
-def _entries(collection: Collection, query: Weighed, values: NDArray[Any]) -> tuple[Ints, Ints, NDArray[Any]]:
+def entries(collection: Collection, query: Weighed, values: NDArray[Any]) -> tuple[Ints, Ints, NDArray[Any]]:
     """Return recent entries and those of lists: slots, occurrences, and the value of the term, given for each."""
     recent = query.recent
     lists = [(part, *one) for part in collection.parts for one in part.lists(query.terms)]
@@ -208,7 +219,7 @@ def _entries(collection: Collection, query: Weighed, values: NDArray[Any]) -> tu
 
 def _listed(collection: Collection, query: Weighed) -> Floats:
     """Return what lists, and recent entries, add to the score of each document that is allowed."""
-    at, counts, heights = _entries(collection, query, query.weights)
+    at, counts, heights = entries(collection, query, query.weights)
     if collection.allowed is not None:
         may = np.flatnonzero(collection.allowed[at])
         at, counts, heights = at[may], counts[may], heights[may]
@@ -231,7 +242,7 @@ def _likely(collection: Collection, common: _Common, scores: Floats, limit: int,
     """
     start = common.part.span.start
     if not floor:
-        first = np.flatnonzero(scores >= max(_roughly_highest(scores, limit), _ABOVE_NOTHING))
+        first = np.flatnonzero(scores >= max(roughly_highest(scores, limit), _ABOVE_NOTHING))
         floor = highest(_completed(collection, common, first + start, scores[first]), limit) * _ROOM
     lead = common.lead(floor)
     if lead:
@@ -239,7 +250,7 @@ def _likely(collection: Collection, common: _Common, scores: Floats, limit: int,
         _add_rough(rough, common, lead)
         if collection.allowed is not None:
             rough *= collection.allowed[common.part.span]
-        floor = max(floor, _roughly_highest(rough, limit) * _ROOM - common.slack)
+        floor = max(floor, roughly_highest(rough, limit) * _ROOM - common.slack)
         some = np.flatnonzero(rough >= max(floor - common.slack - common.rest[lead], _ABOVE_NOTHING))
     else:
         rough, some = scores, np.flatnonzero(scores >= max(floor - common.rest[0], _ABOVE_NOTHING))
@@ -248,7 +259,7 @@ def _likely(collection: Collection, common: _Common, scores: Floats, limit: int,
         if len(some) <= _FEW:
             break
         rough += common.part.rough[common.rows[term]].take(some) * (common.weights[term] / np.float32(ROUNDED))
-        floor = max(floor, _roughly_highest(rough, limit) * _ROOM - common.slack)
+        floor = max(floor, roughly_highest(rough, limit) * _ROOM - common.slack)
         kept = np.flatnonzero(rough >= floor - common.slack - common.rest[term + 1])
         some, rough = some[kept], rough[kept]
     likely: Ints = some + start
@@ -278,7 +289,7 @@ def _add_rough(scores: Floats, common: _Common, terms: int) -> None:
             here += some
 
 
-def _roughly_highest(scores: Floats, limit: int) -> float:
+def roughly_highest(scores: NDArray[Any], limit: int) -> float:
     """Return a score that at least `limit` documents have, not far below the highest such; 0 if there are fewer."""
     if len(scores) < _BLOCKS_PER_WANTED * limit * 2:
         return highest(scores, limit)

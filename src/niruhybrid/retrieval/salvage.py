@@ -110,7 +110,7 @@ def _without_holes(entries: Sequence[IndexEntry]) -> list[IndexEntry]:
 
 def _entry(log: Log, row: int) -> IndexEntry:
     with log.read() as session:
-        kept, terms, vector = session.record(row), session.terms(row), session.vector(row)
+        kept, terms, vector = session.passages([row])[row], session.terms(row), session.vector(row)
     embedding = np.frombuffer(vector, np.float32)
     metadata = orjson.loads(kept.metadata)
     document = Document(kept.id, kept.text, title=kept.title, metadata=metadata, embedding=embedding)

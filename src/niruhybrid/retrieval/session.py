@@ -79,15 +79,21 @@ class Session:
         """Run one statement once per item of `values`."""
         self._connection.executemany(sql, values)
 
-    def record(self, row: int) -> Record:
-        """Return the passage of a row.
+    def passages(self, rows: Iterable[int]) -> dict[int, Record]:
+        """Return the passages of some rows, by row.
 
         Raises:
-            StoreCorruptError: there is none, though an index has the row.
+            StoreCorruptError: there is none of a row, though an index has it.
         """
-        for values in self.execute(f"SELECT {_RECORD} FROM passages WHERE row = ?", (row,)):  # our own names
-            return Record(*values)
-        raise _missing(row)
+        wanted = set(rows)
+        found = self.execute(
+            f"SELECT {_RECORD} FROM passages WHERE row IN (SELECT value FROM json_each(?))",  # our own names
+            (orjson.dumps(list(wanted)).decode(),),
+        )
+        kept = {values[0]: Record(*values) for values in found}
+        for row in wanted - kept.keys():
+            raise _missing(row)
+        return kept
 
     def records(self, name: str) -> list[Record]:
         """Return all passages of a document, in order; none of an unknown one."""

@@ -1,7 +1,7 @@
 """The embedded store: a log and the indexes derived from it, one transaction a micro-batch, one watermark."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -139,9 +139,12 @@ class EmbeddedStore:
             _refuse_too_new(requests, state.watermark)
             _refuse_vectors(requests, session.state.dimension)
             ranked = best_slots(state, requests, self._config.dense_weight)
+            rows = state.rows.items
+            best = [[(int(rows[slot]), score) for slot, score in one] for one in ranked]
+            kept = session.passages(row for one in best for row, _ in one)
             return [
-                SearchResponse(_hits(session, state, best), state.watermark, _notes(request))
-                for request, best in zip(requests, ranked, strict=True)
+                SearchResponse(_hits(kept, one), state.watermark, _notes(request))
+                for request, one in zip(requests, best, strict=True)
             ]
 
     def subscribe(self, query: StandingQuery, deliver: Callable[[Match], None], /) -> Callable[[], None]:
@@ -244,9 +247,8 @@ def _document(session: Session, name: str) -> Document | None:
     return Document(name, whole(parts), title=first.title, metadata=orjson.loads(first.metadata), embedding=vector)
 
 
-def _hits(session: Session, state: Snapshot, best: Sequence[tuple[int, float]]) -> tuple[Hit, ...]:
-    rows = state.rows.items
-    return tuple(_hit(session.record(int(rows[slot])), rank, score) for rank, (slot, score) in enumerate(best, start=1))
+def _hits(kept: Mapping[int, Record], best: Sequence[tuple[int, float]]) -> tuple[Hit, ...]:
+    return tuple(_hit(kept[row], rank, score) for rank, (row, score) in enumerate(best, start=1))
 
 
 def _hit(kept: Record, rank: int, score: float) -> Hit:
