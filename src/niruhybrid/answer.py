@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from typing import Any
 
 from niruhybrid.errors import DeadlineExceededError, GenerationError, NiruError
@@ -65,32 +64,28 @@ class Answer:
     async def events(self) -> AsyncGenerator[StreamEvent, None]:
         """Yield any number of `token`, then one `done` or `error`; closing it stops the generator."""
         try:
-            async with aclosing(self._tokens()) as tokens:
-                async for token in tokens:
-                    yield StreamEvent(
-                        "token", {"text": token.text} | ({"source": token.source} if token.source else {})
-                    )
+            tokens = self._generator.generate(self._query, self._result.hits)
+            try:
+                while (token := await self._next(tokens)) is not None:
+                    if isinstance(token, Finish):
+                        self._finish = token
+                    elif token.text:
+                        self._partial = True
+                        source = {"source": token.source} if token.source else {}
+                        yield StreamEvent("token", {"text": token.text, **source})
+            finally:
+                await self._close(tokens)
         except Exception as err:  # noqa: BLE001  # whatever a generator raises, its answer ends with a true event
             last = StreamEvent("error", self._error(err))
         else:
             last = StreamEvent("done", self._done())
         yield last
 
-    async def _tokens(self) -> AsyncGenerator[Token, None]:
-        """Yield the generator's tokens within the limits, and close it whatever happens."""
-        tokens = self._generator.generate(self._query, self._result.hits)
-        try:
-            while (token := await self._next(tokens)) is not None:
-                if isinstance(token, Finish):
-                    self._finish = token
-                elif token.text:
-                    self._partial = True
-                    yield token
-        finally:
-            self._patience.close()
-            close = getattr(tokens, "aclose", None)
-            if close is not None:
-                await close()
+    async def _close(self, tokens: AsyncIterator[Token | Finish]) -> None:
+        self._patience.close()
+        close = getattr(tokens, "aclose", None)
+        if close is not None:
+            await close()
 
     async def _next(self, tokens: AsyncIterator[Token | Finish]) -> Token | Finish | None:
         asked = time.monotonic()

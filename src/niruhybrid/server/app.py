@@ -1,6 +1,6 @@
 """The application: a pipeline behind HTTP."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from niruhybrid.config import ServerConfig
 from niruhybrid.pipeline import Pipeline
@@ -60,7 +61,7 @@ def create_app(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]], config: S
         finally:
             await gate.aclose()
 
-    app = FastAPI(
+    app = _Application(
         title="NiruHybrid",
         version=library_version(),
         description=_DESCRIPTION,
@@ -83,9 +84,31 @@ def create_app(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]], config: S
     for paths in rooms:
         app.router.routes.extend(paths.routes)  # as they are: an included router's would be wrapped again
     app.include_router(openai_api.router(gate))
-    app.add_middleware(Front, config=gate.config, straight=routing.straight(app.router.routes))
-    app.add_middleware(Traces, tracing=lambda: gate.tracing)
+    front = Front(gate.config)
+
+    def traced(served: ASGIApp) -> ASGIApp:
+        return Traces(front.before(served), lambda: gate.tracing)
+
+    app.add_middleware(traced)
+    app.straight = {where: traced(served) for where, served in routing.straight(app.router.routes).items()}
     return app
+
+
+class _Application(FastAPI):
+    """The framework's application, and a short way to plain paths while nothing was put before them.
+
+    Attributes:
+        straight: what serves a path, by method and path.
+    """
+
+    straight: Mapping[tuple[str, str], ASGIApp]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, as ASGI has it."""
+        way = None
+        if scope["type"] == "http" and len(self.user_middleware) == 1:
+            way = self.straight.get((scope["method"], scope["path"]))
+        await (super().__call__ if way is None else way)(scope, receive, send)
 
 
 def _opener(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]]) -> Callable[[], Awaitable[Pipeline]]:

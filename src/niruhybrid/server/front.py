@@ -1,6 +1,7 @@
 """What every request passes first: is it meant for this server, from whom, how often; and what every response has."""
 
 import contextvars
+import functools
 import ipaddress
 import logging
 import re
@@ -27,8 +28,6 @@ logger = logging.getLogger("niruhybrid.server.access")
 REQUEST_ID: contextvars.ContextVar[str | None] = contextvars.ContextVar("niru_request_id", default=None)
 """The id of the request that is being served; everything that is begun for it inherits it."""
 
-Straight = Mapping[tuple[str, str], ASGIApp]
-
 _OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"}) | console.PATHS
 _WRITES = frozenset({"/stream/data"})
 _USABLE_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
@@ -44,6 +43,7 @@ _PREFLIGHT = {
 }
 
 
+@functools.lru_cache(256)  # the same few names come with every request
 def is_loopback(host: str) -> bool:
     """Whether an address is reached from this machine only."""
     try:
@@ -77,20 +77,16 @@ def configured_keys(config: ServerConfig) -> tuple[ApiKey, ...]:
 
 
 class Front:
-    """Middleware: refuses what is not to be served, and completes the headers of what is.
+    """Stands before applications: refuses what is not to be served, and completes the headers of what is.
 
     Args:
-        app: what serves.
         config: keys, rate, names, origins.
-        straight: what serves the paths, by method and path, for which `app` would only be a detour.
 
     Raises:
         InvalidSettingError: the keys can't be used, or are needed.
     """
 
-    def __init__(self, app: ASGIApp, config: ServerConfig, straight: Straight | None = None) -> None:
-        self._app = app
-        self._straight = straight or {}
+    def __init__(self, config: ServerConfig) -> None:
         self._keys = configured_keys(config)
         self._rate, self._burst = config.rate_limit, config.rate_burst
         self._buckets: dict[str, TokenBucket] = {}
@@ -100,11 +96,18 @@ class Front:
         strict = ((b"strict-transport-security", b"max-age=31536000"),) if config.tls_cert is not None else ()
         self._always = (*_SECURITY, *strict)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, as ASGI has it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    def before(self, app: ASGIApp) -> ASGIApp:
+        """Return an application that serves what `app` does, of what is to be served."""
+
+        async def fronted(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                await self._serve(app, scope, receive, send)
+            else:
+                await app(scope, receive, send)
+
+        return fronted
+
+    async def _serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         request_id = _request_id(headers)
         REQUEST_ID.set(request_id)
@@ -119,8 +122,7 @@ class Front:
             await send(message)
 
         try:
-            serves = self._refusal(scope, headers) or self._straight.get((scope["method"], scope["path"]), self._app)
-            await serves(scope, receive, completed)
+            await (self._refusal(scope, headers) or app)(scope, receive, completed)
         finally:
             if logger.isEnabledFor(logging.DEBUG):
                 _log(scope, status, began)

@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 READ_AHEAD = 64 * 1024
 """Bytes that are handed to a connection at a time, beside what the socket holds."""
 
+UNWATCHED = 0.02
+"""Seconds that an answer is made before it is looked whether the client has left: many are complete by then."""
+
 STALE_ID = "stale"
 """The stream in the id of the `stale` event: one that has nothing more to say to who comes back."""
 
@@ -59,12 +62,13 @@ class EventStreamResponse(Response):
         self._beat_due = False
         self._gone = False  # nobody reads any more
         self._news = asyncio.Event()  # something of the above, or of the stream, has changed
+        self._watching: asyncio.Task[None] | None = None
         self._patience = Patience()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, as ASGI has it."""
         self._streams.join(self._stream, self._news.set)
-        watching = asyncio.ensure_future(self._watch(receive))
+        watching = asyncio.get_running_loop().call_later(UNWATCHED, self._watch, receive)
         try:
             await self._first()
             if self._gone:
@@ -79,7 +83,9 @@ class EventStreamResponse(Response):
             self._patience.close()
             self._streams.leave(self._stream, self._news.set)
             watching.cancel()
-            await asyncio.wait({watching})
+            if self._watching is not None:
+                self._watching.cancel()
+                await asyncio.wait({self._watching})
 
     async def _first(self) -> None:
         while self._stream.log.last == 0 and not (self._stream.ended or self._gone):
@@ -125,7 +131,10 @@ class EventStreamResponse(Response):
             self._news.set()
         self._quiet = True
 
-    async def _watch(self, receive: Receive) -> None:
+    def _watch(self, receive: Receive) -> None:
+        self._watching = asyncio.ensure_future(self._notice(receive))
+
+    async def _notice(self, receive: Receive) -> None:
         await left(receive)
         self._gone = True
         self._news.set()

@@ -305,7 +305,8 @@ class Batcher:
                 self._scheduler.finished(job.lane)
                 error = found if isinstance(found, NiruError) else None
                 self._end(job, error or _done(job, vector, found, seconds, now), ended, now)
-            self._wake_worker()  # a lane that paused for its stage may go on
+            if self._scheduler.busy:
+                self._wake_worker()  # a lane that paused for its stage may go on
             if self._closed:
                 self._alarm.look_now()
         hand_out(ended)

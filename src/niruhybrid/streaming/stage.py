@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 from typing import NamedTuple
 
 from niruhybrid.config import StreamingConfig
@@ -65,37 +66,42 @@ class Stage:
         self._most = config.batch_size
         self._retry = config.retry
         self._hand_back = hand_back
-        self._waiting: deque[Encoded] = deque()
-        self._changed = threading.Condition()
-        self._closed = False
+        self._arrived: SimpleQueue[Sequence[Encoded] | None] = SimpleQueue()  # None: the last that there will be
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def put(self, items: Sequence[Encoded]) -> None:
         """Let items wait for the stage; never blocks."""
-        with self._changed:
-            self._waiting.extend(items)
-            self._changed.notify()
+        self._arrived.put(items)
 
     def close(self) -> None:
         """Let the thread end once nothing waits."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
+        self._arrived.put(None)
 
     def join(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for the thread's end."""
         self._thread.join(timeout)
 
     def _run(self) -> None:
+        waiting: deque[Encoded] = deque()
         while True:
-            with self._changed:
-                while not self._waiting:
-                    if self._closed:
-                        return
-                    self._changed.wait()
-                batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+            if not waiting:
+                some = self._arrived.get()
+                if some is None:
+                    return
+                waiting.extend(some)
+            self._gather(waiting)
+            batch = [waiting.popleft() for _ in range(min(self._most, len(waiting)))]
             self._hand_back(self._finished(batch))
+
+    def _gather(self, waiting: "deque[Encoded]") -> None:
+        """Add what else has come; the end stays where it is."""
+        while len(waiting) < self._most and not self._arrived.empty():
+            some = self._arrived.get()
+            if some is None:
+                self._arrived.put(None)
+                return
+            waiting.extend(some)
 
     def _finished(self, batch: list[Encoded]) -> list[Finished]:
         wanted = [item for item in batch if item.job.state != "ended"]
