@@ -1,5 +1,6 @@
 """Lexical analysis: one way from text to terms, for documents and queries alike."""
 
+import functools
 import re
 import threading
 import unicodedata
@@ -9,7 +10,9 @@ import Stemmer
 __all__ = ("terms",)
 
 _WORD = re.compile(r"[^\W_]+")
+_MARKS = {code: " " for code in range(128) if not chr(code).isalnum()}  # of ASCII: what `_WORD` leaves out
 _LONGEST = 64
+_REMEMBERED = 65_536  # words whose stems are known; few words make most of any text
 _SPACE = re.compile(r"\s")
 _SLICE = 32_768  # characters: other threads get their turn between two slices
 _local = threading.local()
@@ -39,9 +42,14 @@ def _terms_of(text: str) -> list[str]:
     if not folded.isascii():
         decomposed = unicodedata.normalize("NFKD", folded)
         folded = "".join(char for char in decomposed if not unicodedata.combining(char))
-    words = [word[:_LONGEST] for word in _WORD.findall(folded)]
-    stemmed: list[str] = _stemmer().stemWords(words)
-    return stemmed
+    words = folded.translate(_MARKS).split() if folded.isascii() else _WORD.findall(folded)
+    return [_stem(word[:_LONGEST]) for word in words]
+
+
+@functools.lru_cache(_REMEMBERED)
+def _stem(word: str) -> str:
+    stem: str = _stemmer().stemWord(word)
+    return stem
 
 
 def _stemmer() -> Stemmer.Stemmer:

@@ -10,12 +10,14 @@ _ENDS = ".!?\u2026" + _WIDE_ENDS
 _CLOSING, _WIDE_ENDING, _ENDING = (re.escape(marks) for marks in (_CLOSERS, _WIDE_ENDS, _ENDS))
 _ITEM = re.compile(r"[^\S\n]*+(?:>>>|#{1,6}|[-*+•]|\d{1,3}[.)])\s")  # of a list; or a prompt, or a heading
 
-# Each branch starts only where the one before it can't have scanned already, so the search is linear on any text.
+# A candidate begins at one of few characters, so that all others are passed over quickly. Each branch starts only where
+# the one before it can't have scanned already, so the search is linear on any text.
 _CANDIDATE = re.compile(
+    rf"[{_ENDING}{_CLOSING}\n](?:"
     rf"(?<=[{_ENDING}{_CLOSING}])\s++"  # space after an end or a closing mark
-    r"|\n[^\S\n]*+\n\s*+"  # a blank line
-    rf"|\n(?={_ITEM.pattern})"
-    rf"|(?<=[{_WIDE_ENDING}])(?![{_WIDE_ENDING}{_CLOSING}\s])"  # no space needed
+    r"|(?<=\n)[^\S\n]*+\n\s*+"  # a blank line
+    rf"|(?<=\n)(?={_ITEM.pattern})"
+    rf"|(?<=[{_WIDE_ENDING}])(?![{_WIDE_ENDING}{_CLOSING}\s]))"  # no space needed
 )
 _BLANK_LINE = re.compile(r"\n[^\S\n]*+\n")
 _LOOK_BACK = 40
@@ -41,10 +43,11 @@ def sentences(text: str) -> list[str]:
     """
     pieces: list[str] = []
     start = 0
-    for space in _CANDIDATE.finditer(text):
-        if start < space.end() < len(text) and _is_end(text, space.start(), space.end()):
-            pieces.append(text[start : space.end()])
-            start = space.end()
+    for found in _CANDIDATE.finditer(text):
+        resume = found.end()
+        if start < resume < len(text) and _is_end(text, found.start() + (text[found.start()] != "\n"), resume):
+            pieces.append(text[start:resume])
+            start = resume
     if start < len(text):
         pieces.append(text[start:])
     return pieces

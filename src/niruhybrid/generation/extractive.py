@@ -40,6 +40,7 @@ _FUNCTION_WORDS = frozenset(
 )
 _ENDS = ".!?:\u2026\u3002\uff01\uff1f"  # a few words without one of these are a heading
 _MARK = re.compile(r"[^\w ]|[\d_]")
+_ASCII_MARKS = bytes(code for code in range(128) if _MARK.match(chr(code)))
 _RULE = re.compile(r"^[ \t]*[^\w\s]{3,}[ \t]*$", re.MULTILINE)
 _SIGNATURE = re.compile(r"(?:class |def )?[\w.]+\s?\([^()]*\)?.{0,40}\Z")
 _CODE = re.compile(r">>>|[\w.]+ = \S|\.\.\.|[|$#@<{]|.*::=|(?:import|from|def|class|if|for|return) .*[:)(]\Z")
@@ -135,7 +136,14 @@ def _is_prose(piece: str) -> bool:
     words = piece.count(" ") + 1
     if words < 3 or (words < 7 and piece[-1] not in _ENDS) or _CODE.match(piece) or _SIGNATURE.match(piece):
         return False
-    return len(_MARK.findall(piece)) <= 0.25 * len(piece)
+    return _marks(piece) <= 0.25 * len(piece)
+
+
+def _marks(piece: str) -> int:
+    """Count what is neither a letter nor a blank."""
+    if piece.isascii():
+        return len(piece) - len(piece.encode().translate(None, _ASCII_MARKS))
+    return len(_MARK.findall(piece))
 
 
 def _weights(wanted: Collection[str], candidates: Sequence[_Sentence]) -> dict[str, float]:
