@@ -1,26 +1,36 @@
 """The command `niru`: parse, call, print."""
 
+import importlib
 import os
 import sys
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import NoReturn, cast
 
 from niruhybrid.errors import NiruError
 from niruhybrid.settings import library_version
 
-try:
-    import click
 
-    from niruhybrid.cli.bench import bench
-    from niruhybrid.cli.doctor import doctor
-    from niruhybrid.cli.ingest import ingest
-    from niruhybrid.cli.query import query
-    from niruhybrid.cli.serve import serve
-    from niruhybrid.cli.stats import stats
-    from niruhybrid.cli.top import top
-    from niruhybrid.evaluation.command import eval_command
-except ModuleNotFoundError as err:
+def _missing(err: ModuleNotFoundError) -> NoReturn:
     sys.exit(f"niru: the package {err.name!r} is missing: pip install 'niruhybrid[server]'")
 
+
+try:
+    import click
+except ModuleNotFoundError as err:
+    _missing(err)
+
 __all__ = ("main",)
+
+_COMMANDS = {
+    "bench": "niruhybrid.cli.bench:bench",
+    "doctor": "niruhybrid.cli.doctor:doctor",
+    "eval": "niruhybrid.evaluation.command:eval_command",
+    "ingest": "niruhybrid.cli.ingest:ingest",
+    "query": "niruhybrid.cli.query:query",
+    "serve": "niruhybrid.cli.serve:serve",
+    "stats": "niruhybrid.cli.stats:stats",
+    "top": "niruhybrid.cli.top:top",
+}
 
 _SIGPIPE_CODE = 141
 _EXAMPLES = """
@@ -55,14 +65,31 @@ def main() -> None:
     sys.exit(code)
 
 
-@click.group(name="niru", context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXAMPLES)
+class _Commands(Mapping[str, click.Command]):
+    """The commands, each imported when it is asked for: most bring parts that the others have no use for."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        module, _, command = _COMMANDS[name].partition(":")
+        try:
+            found: click.Command = getattr(importlib.import_module(module), command)
+        except ModuleNotFoundError as err:
+            _missing(err)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_COMMANDS)
+
+    def __len__(self) -> int:
+        return len(_COMMANDS)
+
+
+_LAZY = cast("MutableMapping[str, click.Command]", _Commands())  # click adds none when it is given them
+
+
+@click.group(name="niru", commands=_LAZY, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXAMPLES)
 @click.version_option(library_version(), prog_name="niru")
 @click.option("--config", type=click.Path(dir_okay=False), help="Settings, as a TOML file.")
 @click.pass_context
 def _niru(context: click.Context, config: str | None) -> None:
     """Ask, feed and serve a NiruHybrid pipeline."""
     context.obj = config
-
-
-for _command in (serve, query, ingest, stats, top, bench, doctor, eval_command):
-    _niru.add_command(_command)
