@@ -124,7 +124,7 @@ def _reshaped(states: _Node, shape: _Node) -> _Node:
 
 
 def _floats(value: float | NDArray[np.float32]) -> _Node:
-    return _ops.constant(np.ascontiguousarray(value, dtype=np.float32))
+    return _ops.constant(np.ascontiguousarray(value, dtype=np.float32), shared_memory=True)
 
 
 def _ints(*values: int) -> _Node:
