@@ -49,9 +49,9 @@ def niru(tmp_path: Path) -> Run:
 def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     processes: list[subprocess.Popen[str]] = []
 
-    def begin(*arguments: str, **variables: str) -> "subprocess.Popen[str]":
+    def begin(*arguments: str, first: str = "", **variables: str) -> "subprocess.Popen[str]":
         process = subprocess.Popen(  # our own words
-            [*_MAIN, *arguments],
+            [*_MAIN[:-1], first + _MAIN[-1], *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -280,6 +280,17 @@ def test_it_serves_files_until_it_is_told_to_stop(
     assert orjson.loads(niru("stats", "--url", url).stdout)["documents"] == 2
     process.send_signal(number)
     assert process.wait(20) == 0
+
+
+def test_what_a_server_has_loaded_is_no_garbage_to_be_looked_at(start: Callable[..., Any], notes: Path) -> None:
+    """A collection that looks at all of it stops every thread for a tenth of a second."""
+    told = "import atexit, gc; atexit.register(lambda: print('left:', gc.get_freeze_count(), gc.isenabled())); "
+    process = start("serve", "--data", str(notes), "--port", "0", first=told)
+    until(process, r"all 2 documents are searchable")
+    process.send_signal(signal.SIGTERM)
+    left = until(process, r"left: (\d+) (\w+)")
+    assert int(left[1]) > 10_000
+    assert left[2] == "True"
 
 
 def test_the_demo_can_be_asked_while_it_is_indexed(start: Callable[..., Any], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`niru serve`: a pipeline behind HTTP, until it is told to stop."""
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,7 @@ def serve(
             f"--workers is {workers}: a store belongs to one process, which uses every core by itself; "
             "run more servers, each with a store of its own"
         )
+    gc.disable()  # until all is loaded, which is kept anyway
     from niruhybrid.server import logs  # noqa: PLC0415  # heavy
 
     logs.set_up(as_json=log_json, level=log_level.upper())
@@ -91,6 +93,7 @@ async def _serve(settings: Settings, paths: tuple[str, ...], *, demo: bool) -> N
     began = time.monotonic()
 
     async def when_ready(pipeline: "Pipeline") -> None:
+        _leave_to_itself_what_is_loaded()
         count = (await pipeline.stats()).documents
         click.echo(f"ready after {time.monotonic() - began:.1f} s with {count:,} documents; see {url}/docs, or ask:")
         click.echo(
@@ -107,6 +110,12 @@ async def _serve(settings: Settings, paths: tuple[str, ...], *, demo: bool) -> N
             stopping=stopping,
             when_ready=when_ready,
         )
+
+
+def _leave_to_itself_what_is_loaded() -> None:
+    """Have the garbage collector pass over it: to look at it all would hold up everybody for a tenth of a second."""
+    gc.freeze()
+    gc.enable()
 
 
 def _example(*, demo: bool) -> str:
