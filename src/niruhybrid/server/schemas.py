@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 import orjson
@@ -138,17 +137,16 @@ def query_of(request: QueryRequest | SubscribeRequest, *, max_chars: int) -> Que
         InvalidInputError: a value can't be used.
     """
     checked_text(request.query, what="query", max_chars=max_chars)
-    query = Query(request.id or uuid.uuid4().hex, request.query, filter=request.filter, mode=request.mode)
-    if isinstance(request, SubscribeRequest):
-        return query
-    return replace(
-        query,
-        top_k=request.top_k,
-        metadata=request.metadata or {},
-        timeout=request.timeout,
-        session=request.session,
-        min_watermark=request.min_watermark,
-    )
+    more: dict[str, Any] = {}
+    if isinstance(request, QueryRequest):
+        more = {
+            "top_k": request.top_k,
+            "metadata": request.metadata or {},
+            "timeout": request.timeout,
+            "session": request.session,
+            "min_watermark": request.min_watermark,
+        }
+    return Query(request.id or uuid.uuid4().hex, request.query, filter=request.filter, mode=request.mode, **more)
 
 
 def from_url(values: Mapping[str, str]) -> Mapping[str, Any]:
