@@ -1,6 +1,8 @@
 """A pipeline's parts, made of settings; what is heavy is loaded when it is asked for."""
 
 import os
+from dataclasses import replace
+from pathlib import Path
 
 from niruhybrid.config import GenerationConfig, StoreConfig
 from niruhybrid.errors import InvalidSettingError
@@ -13,15 +15,20 @@ Parts = tuple[Encoder, Store, Generator]
 """What a pipeline is made of."""
 
 
-def open_parts(settings: Settings, encoder: Encoder | None, store: Store | None, generator: Generator | None) -> Parts:
-    """Make the parts that are missing; blocks for as long as a model takes to load.
+def open_parts(
+    settings: Settings, encoder: Encoder | None, store: Store | str | Path | None, generator: Generator | None
+) -> Parts:
+    """Make the parts that are missing, or only named; blocks for as long as a model takes to load.
 
     Raises:
         ModelError: the model can't be loaded.
         StoreError: the store can't be opened.
         InvalidSettingError: a generator is asked for whose key or package is not there.
     """
-    store = store or open_store(settings.store)
+    if store is None:
+        store = open_store(settings.store)
+    elif isinstance(store, str | Path):
+        store = open_store(replace(settings.store, path=str(store)))
     try:
         return encoder or _load_encoder(settings.model), store, generator or open_generator(settings.generation)
     except BaseException:

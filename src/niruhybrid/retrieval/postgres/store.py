@@ -107,7 +107,7 @@ class PostgresStore:
     def search(self, requests: Sequence[SearchRequest], /) -> list[SearchResponse]:
         """Answer a batch of queries, in their order, all from one state of the store. See `EmbeddedStore.search`.
 
-        In a store of more than 20,000 passages the dense half goes by an index, and may miss a few of the nearest.
+        In a store of more than 10,000 passages the dense half goes by an index, and may miss a few of the nearest.
 
         Raises:
             InvalidVectorError: a vector is not finite, or its dimension is not the store's.
