@@ -59,7 +59,8 @@ def assert_alike(one: Store, other: Store, requests: Sequence[SearchRequest]) ->
         known = {hit.id: hit for hit in b.hits}
         for hit in a.hits:
             if hit.id in known:
-                assert (hit.score, hit.span) == (pytest.approx(known[hit.id].score, abs=1e-4), known[hit.id].span)
+                assert hit.score == pytest.approx(known[hit.id].score, abs=1e-4)
+                assert hit.span == known[hit.id].span
 
 
 @pytest.fixture

@@ -55,6 +55,7 @@ class PostgresServer:
         self._ready = threading.Event()
         self._said: deque[str] = deque(maxlen=50)
         self._numbers = count(1)
+        self._emptied: str | None = None
         folder.mkdir(parents=True, exist_ok=True)
         if self._user:
             os.chown(folder, self._user["user"], self._user["group"])
@@ -100,6 +101,15 @@ class PostgresServer:
         with self._connected("postgres") as connection:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
         return self.url(name)
+
+    def emptied_database(self) -> str:
+        """Return the URL of a database without a store, always the same one: sooner there than a new one."""
+        if self._emptied is None:
+            self._emptied = self.new_database()
+        with psycopg.connect(self._emptied, autocommit=True) as connection:
+            connection.execute("SET client_min_messages = error")
+            connection.execute("DROP SCHEMA IF EXISTS niru CASCADE")
+        return self._emptied
 
     def kill(self) -> None:
         """Kill all of its processes, as `kill -9` does; returns when they are gone."""
