@@ -3,11 +3,16 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from niruhybrid.config import GenerationConfig, StoreConfig
 from niruhybrid.errors import InvalidSettingError
 from niruhybrid.ports import Encoder, Generator, Store
 from niruhybrid.settings import Settings
+
+if TYPE_CHECKING:
+    from niruhybrid.retrieval.postgres import PostgresStore
+    from niruhybrid.retrieval.store import EmbeddedStore
 
 __all__ = ("Parts", "open_generator", "open_parts", "open_store")
 
@@ -42,7 +47,7 @@ def _load_encoder(model: str | None) -> Encoder:
     return HybridEncoder(model)
 
 
-def open_store(config: StoreConfig) -> Store:
+def open_store(config: StoreConfig) -> "EmbeddedStore | PostgresStore":
     """Return the store that the settings name: on a PostgreSQL server, in a file, or in memory.
 
     Raises:
