@@ -86,7 +86,7 @@ def measure(store: Store, corpus: Corpus, rows: int, url: str | None) -> dict[st
 def of_server(url: str) -> dict[str, float]:
     """Have the server do what it would do by itself in a while; tell the way to it and back, and its sizes."""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("VACUUM ANALYZE niru.passages, niru.vectors, niru.postings")
+        connection.execute("VACUUM ANALYZE niru.passages, niru.settled, niru.newest, niru.postings")
         there_and_back = times(lambda _: connection.execute("SELECT 1").fetchone(), range(1000))
         sizes = connection.execute(
             "SELECT relname, pg_total_relation_size(oid) / 1e6 FROM pg_class "

@@ -1,16 +1,16 @@
 """The dense half, as statements: all vectors compared, or the index asked for likely ones that are then compared.
 
-The index has half-precision copies; what it finds is compared again by the vectors themselves. It is asked only where
-comparing all would take longer: in a large store, and with a filter that lets many pass.
+The index has half-precision copies of settled vectors; what it finds is compared again by the vectors themselves, and
+so are the newest, which it has not. It is asked only where comparing all would take longer: in a large store, and with
+a filter that lets many pass.
 """
 
 from niruhybrid.retrieval.postgres.arrays import integers
 from niruhybrid.retrieval.postgres.connection import Statement
 from niruhybrid.retrieval.postgres.filters import Where
-from niruhybrid.retrieval.postgres.schema import NEAREST
 from niruhybrid.types import Vector
 
-__all__ = ("EXACT", "MOST_DIMENSIONS", "compared", "cosines", "index", "likely", "passing", "settings")
+__all__ = ("EXACT", "MOST_DIMENSIONS", "compared", "cosines", "likely", "passing", "settings")
 
 EXACT = 10_000
 """So many vectors are compared as fast as the index finds some among more."""
@@ -36,8 +36,10 @@ def likely(vector: Vector, limit: int, where: Where) -> Statement:
     """Return the same by the index; needs `settings`."""
     half = f"halfvec({len(vector)})"
     sql = (
-        f"WITH v AS MATERIALIZED (SELECT v.row, v.vector FROM niru.vectors v{where.joined} "
+        f"WITH v AS MATERIALIZED ((SELECT v.row, v.vector FROM niru.settled v{where.joined} "
         f"ORDER BY v.vector::{half} <#> %(vector)s::float8[]::vector::{half} LIMIT %(spare)s) "
+        f"UNION ALL (SELECT v.row, v.vector FROM niru.newest v{where.joined} "
+        "ORDER BY v.vector <#> %(vector)s::float8[]::vector LIMIT %(limit)s)) "
         f"SELECT v.row, {_PRODUCT} AS near FROM v ORDER BY near DESC, v.row LIMIT %(limit)s"
     )
     return sql, where.values | {"vector": vector.tolist(), "limit": limit, "spare": int(limit * _SPARE)}
@@ -61,11 +63,3 @@ def cosines(vector: Vector, rows: list[int]) -> Statement:
     """Return the statement that finds the inner products of some rows."""
     sql = f"SELECT v.row, {_PRODUCT} FROM niru.vectors v WHERE v.row = ANY(%(rows)s::bigint[])"
     return sql, {"vector": vector.tolist(), "rows": integers(rows)}
-
-
-def index(dimension: int) -> str:
-    """Return the statement that makes the index while others write."""
-    name = NEAREST.partition(".")[2]
-    return (
-        f"CREATE INDEX CONCURRENTLY {name} ON niru.vectors USING hnsw ((vector::halfvec({dimension})) halfvec_ip_ops)"
-    )

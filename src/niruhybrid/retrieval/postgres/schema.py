@@ -3,7 +3,9 @@
     state      one row: what the last transaction left; its lock, taken last, is what puts writes in order
     writes     which batch of rows came with which watermark, of the last hour
     passages   the texts; one row for each passage, of which most documents have one only
-    vectors    apart from the texts, so that many can be compared fast
+    settled    vectors that the index has, if there is one
+    newest     those that it has not yet: to put one there takes longer than all the rest of a write
+    vectors    both
     postings   how often which passage has which term; a term is a number, see `terms`
 
 Texts are bytes: PostgreSQL's own can't hold NUL. A row's number is that of its batch, times `BATCH`, plus its place.
@@ -21,7 +23,7 @@ BATCH = 1 << 20
 """Rows that one batch can have."""
 
 NEAREST = "niru.nearest"
-"""The index of vectors; it is made when there are many, see `nearest`."""
+"""The index of settled vectors; it is made when there are many, see `upkeep`."""
 
 _OPENING = 0x4E495255
 """Who has this lock makes or changes the tables."""
@@ -65,7 +67,9 @@ CREATE TABLE niru.passages (
 );
 CREATE INDEX passages_owner ON niru.passages (owner);
 CREATE INDEX passages_fields ON niru.passages USING gin (fields jsonb_path_ops);
-CREATE TABLE niru.vectors (row bigint PRIMARY KEY, vector vector NOT NULL);
+CREATE TABLE niru.settled (row bigint PRIMARY KEY, vector vector NOT NULL);
+CREATE TABLE niru.newest (row bigint PRIMARY KEY, vector vector NOT NULL);
+CREATE VIEW niru.vectors AS SELECT row, vector FROM niru.settled UNION ALL SELECT row, vector FROM niru.newest;
 CREATE TABLE niru.postings (
     term bigint NOT NULL,
     row bigint NOT NULL,

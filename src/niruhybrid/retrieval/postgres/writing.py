@@ -47,7 +47,7 @@ _PASSAGES = (
     "%s::bytea[], %s::bytea[], %s::bytea[], %s::bytea[]) "
     "AS new (row, owner, part, start, length, id, kin, fields, title, metadata, text, terms) ORDER BY id"
 )
-_VECTORS = "INSERT INTO niru.vectors (row, vector) SELECT * FROM unnest(%s::bigint[], %s::vector[])"
+_VECTORS = "INSERT INTO niru.newest (row, vector) SELECT * FROM unnest(%s::bigint[], %s::vector[])"
 _POSTINGS = (
     "INSERT INTO niru.postings (term, row, count, length) "
     "SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])"
@@ -229,7 +229,8 @@ def _removal(removed: Rows) -> list[Statement]:
     postings = terms.entries([row for row, _ in removed], [split(words.decode()) for _, words in removed])
     return [
         ("DELETE FROM niru.passages WHERE row = ANY(%s::bigint[])", (rows,)),
-        ("DELETE FROM niru.vectors WHERE row = ANY(%s::bigint[])", (rows,)),
+        ("DELETE FROM niru.newest WHERE row = ANY(%s::bigint[])", (rows,)),
+        ("DELETE FROM niru.settled WHERE row = ANY(%s::bigint[])", (rows,)),  # second: they move this way
         (_UNLIST, (integers(postings[0]), integers(postings[1]))),
     ]
 
