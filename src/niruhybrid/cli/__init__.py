@@ -26,6 +26,7 @@ _COMMANDS = {
     "doctor": "niruhybrid.cli.doctor:doctor",
     "eval": "niruhybrid.evaluation.command:eval_command",
     "ingest": "niruhybrid.cli.ingest:ingest",
+    "migrate": "niruhybrid.cli.migrate:migrate",
     "query": "niruhybrid.cli.query:query",
     "serve": "niruhybrid.cli.serve:serve",
     "stats": "niruhybrid.cli.stats:stats",

@@ -8,7 +8,12 @@ from numpy.typing import NDArray
 from niruhybrid.retrieval.lexical import LexicalQuery
 from niruhybrid.types import SearchRequest, Vector
 
-__all__ = ("Asked", "Scored")
+__all__ = ("LEAST", "Asked", "Scored", "depth_of")
+
+LEAST = 100
+"""How deep each half looks at least, where not all is scored."""
+
+_DEPTH_PER_HIT = 4
 
 Ints = NDArray[Any]
 Half = NDArray[np.float32] | None
@@ -45,3 +50,8 @@ class Scored(NamedTuple):
     slots: Ints
     cosines: Half
     words: Half
+
+
+def depth_of(request: SearchRequest, least: int = LEAST) -> int:
+    """Return how deep a search looks first: four times what is wanted, or `least`."""
+    return max(least, _DEPTH_PER_HIT * request.top_k)

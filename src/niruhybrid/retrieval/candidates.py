@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from niruhybrid.retrieval.asked import Asked, Scored
+from niruhybrid.retrieval.asked import LEAST, Asked, Scored
 from niruhybrid.retrieval.fusion import words_needed
 from niruhybrid.retrieval.matching import Enough
 from niruhybrid.retrieval.siblings import Siblings
@@ -41,7 +41,7 @@ class Candidates:
         least: how deep it looks at least.
     """
 
-    least = 100
+    least = LEAST
 
     def __init__(self, snapshot: Snapshot, asked: Sequence[Asked], dense_weight: float, group_field: str) -> None:
         self._snapshot = snapshot

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from niruhybrid.retrieval.asked import Asked, Scored
 from niruhybrid.retrieval.dense import all_products
 from niruhybrid.retrieval.fusion import summed
-from niruhybrid.retrieval.lexical import LexicalIndex, LexicalQuery, term_weights
+from niruhybrid.retrieval.lexical import LexicalIndex, LexicalQuery, query_weights
 from niruhybrid.retrieval.matching import roughly_highest
 from niruhybrid.retrieval.postings import saturation, spread
 from niruhybrid.retrieval.snapshot import Snapshot
@@ -163,7 +163,7 @@ class _Together:
         """Return the means of what passages score and of what their documents do, each as a share of its norm."""
         rows = self.table.rows(query)
         have = np.clip(query.have * self.spread[rows], np.minimum(query.have, 1), self.documents)
-        weights, norm = term_weights(query.times, have, query.strange, self.documents)
+        weights, norm = query_weights(query.times, have, query.strange, self.documents)
         theirs = _weighed(weights, self.shares, rows)
         theirs *= np.float32(query.norm / norm)
         means: Floats = (own + theirs[self.places]) / np.float32(2.0)

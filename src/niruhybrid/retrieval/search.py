@@ -7,20 +7,20 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from niruhybrid.retrieval.asked import Asked
+from niruhybrid.retrieval.asked import Asked, depth_of
 from niruhybrid.retrieval.candidates import Candidates
 from niruhybrid.retrieval.exhaustive import Exhaustive
 from niruhybrid.retrieval.fusion import ranked_weighted_sum
 from niruhybrid.retrieval.snapshot import Mask, Snapshot
 from niruhybrid.types import SearchRequest
 
-__all__ = ("GROUP_FIELD", "best_slots")
+__all__ = ("DEEPER", "GROUP_FIELD", "best_slots", "firsts")
 
 GROUP_FIELD = "document"
 """Metadata field that passages of one document share."""
 
-_DEPTH_PER_HIT = 4
-_DEEPER = 4
+DEEPER = 4
+"""Times deeper, where the best are passages of few documents."""
 
 Best = list[tuple[int, float]]
 Ints = NDArray[Any]
@@ -47,7 +47,7 @@ def best_slots(
         Exhaustive(snapshot, asked, dense_weight) if every else Candidates(snapshot, asked, dense_weight, GROUP_FIELD)
     )
     found: list[Best] = [[] for _ in requests]
-    depths = {at: max(looking.least, _DEPTH_PER_HIT * request.top_k) for at, request in enumerate(requests)}
+    depths = {at: depth_of(request, looking.least) for at, request in enumerate(requests)}
     while depths:
         deeper: dict[int, int] = {}
         for at, (rows, cosines, words) in looking.best(depths).items():
@@ -57,7 +57,7 @@ def best_slots(
             best = kept[:wanted]
             found[at] = list(zip(slots[best].tolist(), scores[best].tolist(), strict=True))
             if len(kept) < min(wanted, len(slots)) and depths[at] <= len(slots):
-                deeper[at] = depths[at] * _DEEPER
+                deeper[at] = depths[at] * DEEPER
         depths = deeper
     return found
 
@@ -78,13 +78,13 @@ def _one_of_each_document(snapshot: Snapshot, slots: Ints) -> Ints:
     """Return the positions of the best passage of each document, then of those that share the metadata field."""
     kept: Ints = np.arange(len(slots))
     if snapshot.passages:
-        kept = _firsts(snapshot.owners.items[slots])
+        kept = firsts(snapshot.owners.items[slots])
     if GROUP_FIELD in snapshot.columns.fields:
-        kept = kept[_firsts(snapshot.columns.groups(GROUP_FIELD, slots[kept]))]
+        kept = kept[firsts(snapshot.columns.groups(GROUP_FIELD, slots[kept]))]
     return kept
 
 
-def _firsts(groups: Ints) -> Ints:
+def firsts(groups: Ints) -> Ints:
     """Return the position of the first of each group, ascending; below 0 is none."""
     alone = groups < 0
     firsts: Ints = np.sort(np.unique(np.where(alone, -1 - np.arange(len(groups)), groups), return_index=True)[1])

@@ -11,11 +11,10 @@ import numpy as np
 import orjson
 
 from niruhybrid.config import StoreConfig
-from niruhybrid.errors import UnknownWatermarkError
+from niruhybrid.retrieval.asking import notes_of, refuse_too_new, refuse_vectors
 from niruhybrid.retrieval.changes import Delete, Upsert, checked_matrix
 from niruhybrid.retrieval.commits import Commits
 from niruhybrid.retrieval.keeper import Keeper
-from niruhybrid.retrieval.lexical import MAX_QUERY_TERMS
 from niruhybrid.retrieval.log import Log
 from niruhybrid.retrieval.passages import whole
 from niruhybrid.retrieval.recovery import Checkpoints, Recovery, opened
@@ -136,14 +135,14 @@ class EmbeddedStore:
             ClosedError: the store has been closed.
         """
         with self._pinned() as (session, state):
-            _refuse_too_new(requests, state.watermark)
-            _refuse_vectors(requests, session.state.dimension)
+            refuse_too_new(requests, state.watermark)
+            refuse_vectors(requests, session.state.dimension)
             ranked = best_slots(state, requests, self._config.dense_weight)
             rows = state.rows.items
             best = [[(int(rows[slot]), score) for slot, score in one] for one in ranked]
             kept = session.passages(row for one in best for row, _ in one)
             return [
-                SearchResponse(_hits(kept, one), state.watermark, _notes(request))
+                SearchResponse(_hits(kept, one), state.watermark, notes_of(request))
                 for request, one in zip(requests, best, strict=True)
             ]
 
@@ -181,6 +180,16 @@ class EmbeddedStore:
         with self._log.read() as session:
             return session.page_of_ids(after, limit)
 
+    def entries(self, limit: int, after: tuple[str, int] = ("", 0)) -> list[IndexEntry]:
+        """Return the `limit` entries that follow a document's part, by id and part: page by page, all there are.
+
+        Raises:
+            StoreError: nothing can be read; the subclass says why.
+            ClosedError: the store has been closed.
+        """
+        with self._log.read() as session:
+            return [_entry(*kept) for kept in session.page_of_entries(*after, limit)]
+
     def close(self) -> None:
         """Release files and memory; searches in progress end undisturbed. A second call does nothing."""
         self._keeper.stop()
@@ -217,27 +226,6 @@ class EmbeddedStore:
             return session.state
 
 
-def _refuse_too_new(requests: Sequence[SearchRequest], watermark: int) -> None:
-    asked = max((request.min_watermark for request in requests), default=0)
-    if asked > watermark:
-        raise UnknownWatermarkError(
-            f"the store is at watermark {watermark}, `min_watermark` is {asked}: ask for one that this store returned"
-        )
-
-
-def _refuse_vectors(requests: Sequence[SearchRequest], dimension: int | None) -> None:
-    vectors = [request.vector for request in requests if request.vector is not None]
-    if vectors:
-        checked_matrix(vectors, dimension)
-
-
-def _notes(request: SearchRequest) -> tuple[str, ...]:
-    """Say what of a request was passed over."""
-    if request.mode == "dense" or len(request.terms) <= MAX_QUERY_TERMS:
-        return ()
-    return (f"of {len(request.terms)} terms the first {MAX_QUERY_TERMS} were searched for",)
-
-
 def _document(session: Session, name: str) -> Document | None:
     parts = session.records(name)
     if not parts:
@@ -245,6 +233,13 @@ def _document(session: Session, name: str) -> Document | None:
     first = parts[0]
     vector = np.frombuffer(session.vector(first.row), np.float32) if len(parts) == 1 else None
     return Document(name, whole(parts), title=first.title, metadata=orjson.loads(first.metadata), embedding=vector)
+
+
+def _entry(kept: Record, terms: list[str], data: bytes) -> IndexEntry:
+    vector = np.frombuffer(data, np.float32)
+    metadata, blank = orjson.loads(kept.metadata), not kept.text or kept.text.isspace()
+    document = Document(kept.id, kept.text, kept.title, metadata, vector if blank else None)  # which needs one
+    return IndexEntry(document, vector, terms, kept.part, kept.start)
 
 
 def _hits(kept: Mapping[int, Record], best: Sequence[tuple[int, float]]) -> tuple[Hit, ...]:
