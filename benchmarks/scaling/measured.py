@@ -203,7 +203,7 @@ def _store(result: dict[str, Any]) -> Store | None:
             writes=figures["ingest in 32s, rows/s"],
         )
         for rows, figures in ((rows, each["figures"]) for rows, each in result.items() if rows.isdigit())
-        if NAMES <= figures.keys()
+        if figures.keys() >= NAMES
     ]
     if len(points) < 2:
         return None

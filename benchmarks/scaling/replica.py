@@ -46,11 +46,11 @@ class Cost:
     document: float = 0.0
     spread: float = 0.0
 
-    def seconds(self, batch: Batch, chance: random.Random) -> float:
-        """Draw what a batch costs."""
+    def seconds(self, batch: Batch, chance: random.Random) -> tuple[float, float]:
+        """Draw what encoding a batch costs, and what is done with it afterwards."""
         each = self.query if batch.lane == "interactive" else self.document
-        mean = self.batch + self.token * batch.tokens + each * len(batch.works)
-        return mean * chance.lognormvariate(-(self.spread**2) / 2, self.spread) if self.spread else mean
+        drawn = chance.lognormvariate(-(self.spread**2) / 2, self.spread) if self.spread else 1.0
+        return (self.batch + self.token * batch.tokens) * drawn, each * len(batch.works) * drawn
 
 
 def cost_of(measured: Measured, rows: int) -> Cost:
@@ -114,6 +114,7 @@ class Replica:
         held: tasks that it has and that have not ended, of both lanes.
         queries: of them queries.
         busy: seconds its core has worked, by lane.
+        encoding: of them seconds in the encoder: what `niru_encode_seconds_sum` exports.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Replica:
         self.held: dict[Job, Task] = {}
         self.queries = 0
         self.busy: dict[LaneName, float] = {"interactive": 0.0, "bulk": 0.0}
+        self.encoding: dict[LaneName, float] = {"interactive": 0.0, "bulk": 0.0}
         self._clock = clock
         self._scheduler = Scheduler(config)
         self._cost = cost
@@ -193,9 +195,9 @@ class Replica:
             for job in work.jobs:
                 self._begins(job, now)
         self._begun[batch.lane] += 1
-        seconds = self._cost.seconds(batch, self._chance)
-        self._longest = max(self._longest, seconds)
-        self._clock.at(now + seconds, lambda: self._done(batch, seconds))
+        encoding, rest = self._cost.seconds(batch, self._chance)
+        self._longest = max(self._longest, encoding + rest)
+        self._clock.at(now + encoding, lambda: self._encoded(batch, encoding, rest))
 
     def _begins(self, job: Job, now: float) -> None:
         """Hold a query to promise 3: bulk goes before it once at the most, and once for each batch of queries."""
@@ -209,6 +211,12 @@ class Replica:
         )
         if not queries:
             assert now - job.accepted_at <= 2 * self._longest + _HAIR, "a query waited for more than two batches"
+
+    def _encoded(self, batch: Batch, encoding: float, rest: float) -> None:
+        """Note when the encoder was done: from that the scheduler learns what batches cost."""
+        batch.returned = self._clock.now
+        self.encoding[batch.lane] += encoding
+        self._clock.at(batch.returned + rest, lambda: self._done(batch, encoding + rest))
 
     def _done(self, batch: Batch, seconds: float) -> None:
         if not self.alive:

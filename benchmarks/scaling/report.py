@@ -116,10 +116,12 @@ def _waits(axis: Any, ladder: Rows) -> None:
 
 def _share(axis: Any, ladder: Rows) -> None:
     rows = [row for row in ladder if row["replicas"] == 10 and row["router"] == "better of two"]
-    axis.plot([row["load"] for row in rows], [100 * row["bulk_share"] for row in rows], "o-", color=COLOURS[0])
+    axis.plot(
+        [row["load"] for row in rows], [100 * row["bulk_share_of_encoder"] for row in rows], "o-", color=COLOURS[0]
+    )
     axis.axhline(10, linestyle=":", color="#888888")
     axis.set_ylim(bottom=0)
-    _named(axis, "10 replicas: time for bulk, %", "offered, share of capacity")
+    _named(axis, "10 replicas: encoder time for bulk, %", "offered, share of capacity")
 
 
 def _loss(axis: Any, loss: Rows) -> None:

@@ -185,13 +185,14 @@ def _poisson(rate: float, seed: int) -> Iterator[float]:
 
 def _figures(fleet: Fleet, seconds: float) -> dict[str, Any]:
     last = fleet.config.timeout
-    queries = sum(replica.busy["interactive"] for replica in fleet.replicas)
-    bulk = sum(replica.busy["bulk"] for replica in fleet.replicas)
+    busy = sum(sum(replica.busy.values()) for replica in fleet.replicas)
+    bulk = sum(replica.encoding["bulk"] for replica in fleet.replicas)
+    encoding = sum(sum(replica.encoding.values()) for replica in fleet.replicas)
     return {
         **answered(fleet.record, START, max(START + 0.1, seconds - last)),
         "documents_per_s": round(fleet.record.ends["bulk", "delivered"] / seconds, 1),
-        "busy": round((queries + bulk) / seconds / len(fleet.replicas), 4),
-        "bulk_share": round(bulk / max(1e-9, queries + bulk), 4),
+        "busy": round(busy / seconds / len(fleet.replicas), 4),
+        "bulk_share_of_encoder": round(bulk / max(1e-9, encoding), 4),
     }
 
 
