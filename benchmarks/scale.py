@@ -37,7 +37,6 @@ SMALL = capacity.Machine(cores=2, memory=8e9)
 LARGE = capacity.Machine()
 TRACE = ("replay", "azure_llm_2023_conv.csv.gz")
 CORES, SHARES, CUSTOMERS = (1, 8, 32), (0.5, 0.7, 0.8, 0.9), 100_000
-HIGHEST = {"median": 1.25, "99th percentile": 1.5}  # times, up or down, that the simulation may be off
 
 
 def reckoned(known: measured.Measured) -> dict[str, Any]:
@@ -109,17 +108,13 @@ def main() -> int:
         "seconds": round(time.monotonic() - began, 1),
     }
     report.show(results)
-    off = [check for check in found if not 1 / _most(check.what) <= check.ratio <= _most(check.what)]
+    off = [check for check in found if check.far_off]
     for check in off:
         print(f"too far off: {check.what}, {check.simulated:.1f} simulated, {check.measured:.1f} measured")
     if not given.quick:
         _report.write("scale", report.keyed(results))
         report.draw(results, _report.RESULTS / "scale.svg")
     return len(off)
-
-
-def _most(what: str) -> float:
-    return HIGHEST["99th percentile" if "p99" in what else "median"]
 
 
 def _result(name: str) -> dict[str, Any]:

@@ -7,7 +7,10 @@ from typing import Literal
 from .fleet import Fleet
 from .replica import Replica
 
-__all__ = ("Autoscaler", "ScalerConfig")
+__all__ = ("Autoscaler", "Metric", "ScalerConfig")
+
+Metric = Literal["waiting", "busy"]
+TOLERANCE = 0.1  # share that a metric may be off before anything is done, as Kubernetes has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,16 +18,15 @@ class ScalerConfig:
     """What an autoscaler goes by.
 
     Attributes:
-        metric: `waiting`, the queries that wait (`niru_waiting`), or `busy`, the share of time in the encoder (the
-            rate of `niru_encode_seconds_sum`); each the mean over the replicas.
-        target: what it should be.
+        targets: what the mean over the replicas should be: `waiting`, of the queries that wait (`niru_waiting`), and
+            `busy`, of the share of time in the encoder (the rate of `niru_encode_seconds_sum`). Of several metrics the
+            one that asks for most replicas decides.
         period: seconds from one decision to the next.
         starts: seconds until a new replica serves: a machine, an image, a model.
         most: replicas.
     """
 
-    metric: Literal["waiting", "busy"]
-    target: float
+    targets: dict[Metric, float]
     period: float = 15.0
     starts: float = 20.0
     most: int = 100
@@ -50,19 +52,21 @@ class Autoscaler:
 
     def _decide(self) -> None:
         fleet, config = self._fleet, self._config
-        ready = list(fleet.replicas)
-        value = sum(self._value(replica) for replica in ready) / len(ready)
-        if abs(value / config.target - 1.0) > 0.1:  # Kubernetes' tolerance
-            asked = math.ceil(len(ready) * value / config.target)
-            doubled = max(2 * self.wanted, self.wanted + 4)  # its default policy for a rise
-            more = min(asked, doubled, config.most) - self.wanted
-            for _ in range(max(0, more)):
-                self.wanted += 1
-                fleet.clock.at(fleet.clock.now + config.starts, fleet.add)
+        asked = max(self._asked(metric, target) for metric, target in config.targets.items())
+        most = min(max(2 * self.wanted, self.wanted + 4), config.most)  # Kubernetes' default policy for a rise
+        for _ in range(min(asked, most) - self.wanted):
+            self.wanted += 1
+            fleet.clock.at(fleet.clock.now + config.starts, fleet.add)
         fleet.clock.at(fleet.clock.now + config.period, self._decide)
 
-    def _value(self, replica: Replica) -> float:
-        if self._config.metric == "waiting":
+    def _asked(self, metric: Metric, target: float) -> int:
+        """Return how many replicas a metric asks for; those that start yet count as having nothing to do."""
+        total = sum(self._value(metric, replica) for replica in self._fleet.replicas)
+        now = total / len(self._fleet.replicas) / target
+        return self.wanted if abs(now - 1.0) <= TOLERANCE else math.ceil(total / target)
+
+    def _value(self, metric: Metric, replica: Replica) -> float:
+        if metric == "waiting":
             return float(replica.waiting)
         before = self._busy.get(replica, 0.0)
         now = self._busy[replica] = sum(replica.busy.values())
