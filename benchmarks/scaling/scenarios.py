@@ -16,6 +16,9 @@ __all__ = ("QUICK", "Bench", "Scale", "bench", "bursts", "ladder", "loss", "scal
 
 Rows = list[dict[str, Any]]
 START = 1.0  # seconds that are not counted: schedulers learn what batches cost
+TARGETS: dict[Metric, float] = {"waiting": 8.0, "busy": 0.7}
+"""What an autoscaler aims at: what `deploy/kubernetes/server.yaml` has."""
+
 FILLED = 5.0  # the same where more is asked than can be answered: until the queues are full
 WINDOW, OVERLAP = 128, 32  # tokens, as long texts are cut
 
@@ -145,8 +148,7 @@ def loss(bench: Bench) -> Rows:
 def scaling(bench: Bench) -> Rows:
     """Have the load of two replicas rise from .6 to 1.8 of their capacity; an autoscaler adds replicas."""
     step, until = 10.0, bench.scale.steps
-    targets: dict[Metric, float] = {"waiting": 8.0, "busy": 0.7}  # as deploy/kubernetes/server.yaml has them
-    ways: dict[str, dict[Metric, float]] = {"busy": {"busy": targets["busy"]}, "both": targets}
+    ways: dict[str, dict[Metric, float]] = {"busy": {"busy": TARGETS["busy"]}, "both": TARGETS}
     rows = []
     low, high = bench.rate(2, 0.6), bench.rate(2, 1.8)
     for metric, wanted in ways.items():
