@@ -28,7 +28,7 @@ sys.path[0] = str(ROOT)  # not this folder: a test imports the same modules from
 from benchmarks import _report  # noqa: E402  # after the line about sys.path
 from benchmarks.scaling import capacity, measured, report, scenarios, waiting  # noqa: E402  # the same
 from benchmarks.scaling.arrivals import read_trace  # noqa: E402  # the same
-from benchmarks.scaling.checks import checks  # noqa: E402  # the same
+from benchmarks.scaling.checks import Check, checks  # noqa: E402  # the same
 
 ROWS = 100_000  # passages in the store of each simulated replica
 SIZES = {"10M": 1e7, "100M": 1e8, "1B": 1e9}
@@ -102,6 +102,7 @@ def main() -> int:
         "machine": _report.machine(("niruhybrid", "numpy")),
         "measured": asdict(known) | {"absent": known.absent},
         "checks": {check.what: {**check._asdict(), "ratio": check.ratio} for check in found},
+        "most_off": {name: max(_off(check) for check in part) for name, part in _parted(found).items()},
         **reckoned(known),
         "store_waits": store_waits(CUSTOMERS // (20 if given.quick else 1)),
         "simulated": simulated(known, scenarios.QUICK if given.quick else scenarios.Scale()),
@@ -115,6 +116,21 @@ def main() -> int:
         _report.write("scale", report.keyed(results))
         report.draw(results, _report.RESULTS / "scale.svg")
     return len(off)
+
+
+def _parted(found: list[Check]) -> dict[str, list[Check]]:
+    """Return the checks in three parts: of the scheduler alone, and of a server, its tail by itself."""
+    ours, server = ([each for each in found if each.what.startswith(who)] for who in ("20 ms encoder", "server"))
+    return {
+        "scheduler": ours,
+        "server": [each for each in server if "p99" not in each.what],
+        "server_p99": [each for each in server if "p99" in each.what],
+    }
+
+
+def _off(check: Check) -> float:
+    """Return by what share of what was measured a simulated figure is off."""
+    return abs(check.ratio - 1.0)
 
 
 def _result(name: str) -> dict[str, Any]:

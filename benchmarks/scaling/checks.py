@@ -86,7 +86,7 @@ def _backlogs(row: Results) -> list[Check]:
 def _saturated(row: Results, seconds: float) -> list[Check]:
     told = _closed(FleetConfig(1, TIMED, query_tokens=TIMED_TOKENS, timeout=LONG), row["clients"], seconds)
     what = f"20 ms encoder, {row['clients']} clients"
-    rate = Check(f"{what}: queries/s", row["per_second"], told["in_time_per_s"])
+    rate = Check(f"{what}, queries a second", row["per_second"], told["in_time_per_s"])
     return [rate, *_both(what, row["request_ms"], told, ("p50", "p99"))]
 
 
@@ -100,7 +100,7 @@ def _burst(row: Results) -> list[Check]:
         fleet.ask()
     fleet.clock.run(LONG)
     told = answered(fleet.record, began, LONG)["ends"]
-    return [Check(f"20 ms encoder, {row['asked']} at once: in time", row["answered_in_time"], told["delivered"])]
+    return [Check(f"20 ms encoder, {row['asked']} at once, in time", row["answered_in_time"], told["delivered"])]
 
 
 def _clients(measured: Measured, rows: Results, documents: int, seconds: float) -> list[Check]:
@@ -110,9 +110,9 @@ def _clients(measured: Measured, rows: Results, documents: int, seconds: float) 
         config = FleetConfig(1, cost_of(measured, documents), query_tokens=measured.encoder.query_tokens, timeout=LONG)
         told = _closed(config, clients, seconds)
         what = f"server, {clients} client" + "s" * (clients > 1)
-        found.append(Check(f"{what}: queries/s", row["queries_per_s"]["median"], told["in_time_per_s"]))
+        found.append(Check(f"{what}, queries a second", row["queries_per_s"]["median"], told["in_time_per_s"]))
         found += [
-            Check(f"{what}: {percent}, ms", row[f"last_{percent}_ms"]["median"], told[f"answer_{percent}_ms"])
+            Check(f"{what}, {percent} ms", row[f"last_{percent}_ms"]["median"], told[f"answer_{percent}_ms"])
             for percent in ("p50", "p99")
         ]
     return found
@@ -136,9 +136,9 @@ def _ingest(measured: Measured, row: Results, documents: int, seconds: float) ->
     told = answered(fleet.record, 1.0, seconds)
     rate = fleet.record.ends["bulk", "delivered"] / seconds
     return [
-        Check("server, 20 queries/s beside an ingest: p50, ms", row["query_p50_ms"], told["answer_p50_ms"]),
-        Check("server, 20 queries/s beside an ingest: p99, ms", row["query_p99_ms"], told["answer_p99_ms"]),
-        Check("server, documents/s beside them", row["documents_per_s_beside_queries"]["median"], rate),
+        Check("server, 20 queries a second beside an ingest, p50 ms", row["query_p50_ms"], told["answer_p50_ms"]),
+        Check("server, 20 queries a second beside an ingest, p99 ms", row["query_p99_ms"], told["answer_p99_ms"]),
+        Check("server, documents a second beside them", row["documents_per_s_beside_queries"]["median"], rate),
     ]
 
 
@@ -149,7 +149,7 @@ def _overload(measured: Measured, row: Results, documents: int, seconds: float) 
     fleet.clock.run(seconds)
     fleet.check()
     told = answered(fleet.record, min(5.0, seconds / 2), seconds - 1.0)  # by then the queue is full
-    what = f"server, {row['offered_per_s']:.0f} queries/s offered: answered in 1 s, queries/s"
+    what = "server, twice its capacity offered, answered in 1 s"
     return [Check(what, row["goodput_per_s"], told["in_time_per_s"])]
 
 
@@ -168,4 +168,4 @@ def _closed(config: FleetConfig, clients: int, seconds: float) -> dict[str, Any]
 
 
 def _both(what: str, row: Results, told: Results, percents: tuple[str, ...]) -> list[Check]:
-    return [Check(f"{what}: {percent}, ms", row[percent], told[f"answer_{percent}_ms"]) for percent in percents]
+    return [Check(f"{what}, {percent} ms", row[percent], told[f"answer_{percent}_ms"]) for percent in percents]

@@ -39,7 +39,7 @@ class Scale(NamedTuple):
     replicas: tuple[int, ...] = (1, 10, 100)
     loads: tuple[float, ...] = (0.5, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5)
     loads_of_many: tuple[float, ...] = (0.7, 0.9, 1.2)
-    queries: int = 20_000
+    queries: int = 15_000
     seconds: float = 4.0
     steps: float = 120.0
     dead: float = 20.0

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from importlib import resources
@@ -17,7 +18,7 @@ import yaml
 from benchmarks.scaling.scenarios import TARGETS as SIMULATED
 
 from niruhybrid.config import ServerConfig
-from niruhybrid.server.auth import parse_keys
+from niruhybrid.server.auth import find_key, parse_keys
 from niruhybrid.settings import load_settings
 from tests.docs.pages import ROOT
 
@@ -28,6 +29,8 @@ NOT_OBJECTS = {"kustomization.yaml", "prometheus-adapter.yaml", "prometheus-scra
 DOCKERFILE = (DEPLOY / "docker" / "Dockerfile").read_text(encoding="utf-8")
 ENTRYPOINT = DEPLOY / "docker" / "entrypoint.sh"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+BROKER = Path(sys.executable).parent / "nats-server"
 
 Object = dict[str, Any]
 
@@ -49,6 +52,10 @@ def of_kind(*kinds: str) -> dict[str, Object]:
 
 PODS = {name: each["spec"]["template"]["spec"] for name, each in of_kind("Deployment", "StatefulSet").items()}
 CONTAINERS = {name: pod["containers"][0] for name, pod in PODS.items()}
+NATS = {
+    "compose": (DEPLOY / "compose" / "nats.conf").read_text(encoding="utf-8"),
+    "kubernetes": of_kind("ConfigMap")["nats"]["data"]["nats.conf"],
+}
 SETTINGS: dict[str, str] = of_kind("ConfigMap")["settings"]["data"]
 
 
@@ -140,7 +147,7 @@ def test_what_a_service_of_compose_uses_is_declared() -> None:
         assert {each.split(":")[0] for each in service.get("volumes", [])} <= COMPOSE["volumes"].keys()
         assert service.get("depends_on", {}).keys() <= SERVICES.keys()
     assert all((DEPLOY / "compose" / each["file"]).is_file() for each in COMPOSE["configs"].values())
-    assert not (DEPLOY / "compose" / "secrets").exists()
+    assert "deploy/compose/secrets/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
 
 
 def test_no_secret_is_in_the_repository() -> None:
@@ -248,6 +255,36 @@ def test_the_entrypoint_reads_secrets_from_files_and_hands_on_its_arguments(tmp_
     assert said == ["o'clock $HOME|nats://niru:secret@nats:4222|serve|a b|", "unset|unset|serve|a b|"]
     missing = subprocess.run([ENTRYPOINT], env=path | {"PGPASSWORD_FILE": "/no"}, capture_output=True, check=False)
     assert missing.returncode != 0
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_secrets_are_made_that_server_broker_and_clients_take(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    for _ in range(2):
+        done = subprocess.run([DEPLOY / "make-secrets.sh", folder], capture_output=True, text=True, check=False)
+    assert done.returncode != 0  # those that are there stay
+    made = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {Path(each["file"]).name for each in COMPOSE["secrets"].values()} <= made.keys()
+    keys = parse_keys(made["api-keys"])
+    for name in ("reader", "writer"):
+        found = find_key(keys, made[f"{name}-key"].encode())
+        assert found is not None
+        assert found.name == name
+    broker = re.fullmatch(r"nats://niru:(\S{32})@nats:4222", made["broker-url"])
+    assert broker is not None
+    assert f'password: "{broker[1]}"' in made["nats-auth.conf"]
+    for name, config in NATS.items():
+        there = tmp_path / name
+        (there / "auth").mkdir(parents=True)
+        (there / "nats.conf").write_text(config, encoding="utf-8")
+        for place in (there, there / "auth"):
+            (place / "auth.conf").write_text(made["nats-auth.conf"], encoding="utf-8")
+        taken = subprocess.run(
+            [BROKER, "-t", "-c", there / "nats.conf"], capture_output=True, text=True, check=False, timeout=20
+        )
+        assert taken.returncode == 0, taken.stderr
 
 
 def test_the_keys_of_the_example_are_read_once_their_digests_are_digests() -> None:
