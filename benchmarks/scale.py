@@ -44,6 +44,7 @@ def reckoned(known: measured.Measured) -> dict[str, Any]:
     wanted = {size: capacity.Wanted(documents, QUERIES) for size, documents in SIZES.items()}
     plans = {size: capacity.plan(known, each, LARGE) for size, each in wanted.items()}
     return {
+        "planned": LARGE.planned,
         "bends": capacity.bends(known, SMALL),
         "plans": {size: each._asdict() | {"cores": each.cores} for size, each in plans.items()},
         "sensitivity": {

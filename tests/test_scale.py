@@ -98,12 +98,21 @@ def test_results_that_are_not_there_are_named_and_those_that_are_needed_missed(t
         measured.read(tmp_path)
 
 
-def test_a_result_for_postgresql_is_read_like_that_of_the_embedded_store(tmp_path: Path) -> None:
+def test_the_store_on_postgresql_is_read_once_two_sizes_of_it_are_measured(tmp_path: Path) -> None:
     for name in ("encoder", "long_text", "load", "store"):
         shutil.copy(RESULTS / f"{name}.json", tmp_path)
-    shutil.copy(RESULTS / "store.json", tmp_path / "postgres.json")
-    known = measured.read(tmp_path)
-    assert known.postgres == known.embedded
+    figures = {"query in 32s p50, ms each": 2.0, "upsert in 32s, rows/s": 900.0}
+    sizes = {"disk of vectors, MB": 30.0, "disk of postings, MB": 20.0}
+    one = {"20000": {"postgres": figures | sizes}}
+    two = one | {"100000": {"postgres": figures | {"query in 32s p50, ms each": 4.0, "disk of vectors, MB": 150.0}}}
+    (tmp_path / "postgres.json").write_text(json.dumps({"rows": one}), encoding="utf-8")
+    assert measured.read(tmp_path).postgres is None
+    (tmp_path / "postgres.json").write_text(json.dumps({"rows": two}), encoding="utf-8")
+    found = measured.read(tmp_path).postgres
+    assert found is not None
+    assert found.high.rows == 100_000
+    assert found.low.memory == 50e6
+    assert found.search(20_000) == pytest.approx(0.002)
 
 
 def test_a_query_costs_what_the_server_was_measured_to_take() -> None:

@@ -221,6 +221,7 @@ def answered(record: Record, since: float, until: float) -> dict[str, Any]:
         "asked_per_s": round(len(asked) / (until - since), 1),
         "in_time_per_s": round(len(in_time) / (until - since), 1),
         "in_time_share": round(len(in_time) / max(1, len(asked)), 4),
+        "waiting": round(sum(each[2] for each in in_time) / (until - since), 1),  # at an instant, by Little's law
         "ends": dict(sorted(ends.items())),
     }
     for name, place in (("wait", 2), ("answer", 3)):

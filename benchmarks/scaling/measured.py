@@ -6,6 +6,7 @@ the embedded store, and whoever uses it says so.
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ __all__ = ("Encoder", "Measured", "Server", "Store", "StorePoint", "read")
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 WANTED = ("encoder", "long_text", "load", "store", "scheduler", "postgres", "hops", "broker")
-NAMES = {"query in 32s p50, ms each", "peak RSS, MB", "disk, MB", "ingest in 32s, rows/s"}
 FULL = 32  # texts of a full batch of queries
 WINDOW = 128  # tokens of a window in long_text.json
 NORMAL_RANGE = 2.97  # standard deviations between the least and the most of nine repeats, which encoder.json keeps
@@ -141,14 +141,14 @@ def read(results: Path = RESULTS) -> Measured:
     if needed:
         raise FileNotFoundError(f"{', '.join(needed)} not in {results}: run these benchmarks first")
     encoder = _encoder(found["encoder"]["cases"], found["long_text"]["lengths"][-1])
-    embedded = _store(found["store"])
+    embedded = _embedded(found["store"])
     if embedded is None:
         raise FileNotFoundError(f"store.json in {results} has not two sizes: run `benchmarks/store.py` for both")
     return Measured(
         encoder=encoder,
         server=_server(found["load"], encoder, embedded),
         embedded=embedded,
-        postgres=_store(found.get("postgres", {})),
+        postgres=_postgres(found.get("postgres", {})),
         absent=tuple(name for name in WANTED if name not in found),
     )
 
@@ -192,23 +192,35 @@ def _server(load: dict[str, Any], encoder: Encoder, store: Store) -> Server:
     )
 
 
-def _store(result: dict[str, Any]) -> Store | None:
-    """Return a store as `store.py` writes its sizes; None unless two of them have all that is wanted."""
-    points = [
+def _embedded(result: dict[str, Any]) -> Store | None:
+    return _two_largest(
         StorePoint(
             rows=int(rows),
-            search=figures["query in 32s p50, ms each"] / 1000,
-            memory=figures["peak RSS, MB"] * 1e6,
-            disk=figures["disk, MB"] * 1e6,
-            writes=figures["ingest in 32s, rows/s"],
+            search=each["figures"]["query in 32s p50, ms each"] / 1000,
+            memory=each["figures"]["peak RSS, MB"] * 1e6,
+            disk=each["figures"]["disk, MB"] * 1e6,
+            writes=each["figures"]["ingest in 32s, rows/s"],
         )
-        for rows, figures in ((rows, each["figures"]) for rows, each in result.items() if rows.isdigit())
-        if figures.keys() >= NAMES
-    ]
-    if len(points) < 2:
-        return None
-    *_, low, high = sorted(points, key=lambda point: point.rows)
-    return Store(low, high)
+        for rows, each in result.items()
+        if rows.isdigit()
+    )
+
+
+def _postgres(result: dict[str, Any]) -> Store | None:
+    """Read the store on PostgreSQL; all that it keeps on disk is to be in its memory, where searches find it."""
+    points = []
+    for rows, each in result.get("rows", {}).items():
+        figures = each["postgres"]
+        disk = sum(size for name, size in figures.items() if name.startswith("disk of ")) * 1e6
+        search, writes = figures["query in 32s p50, ms each"] / 1000, figures["upsert in 32s, rows/s"]
+        points.append(StorePoint(int(rows), search, memory=disk, disk=disk, writes=writes))
+    return _two_largest(points)
+
+
+def _two_largest(points: Iterable[StorePoint]) -> Store | None:
+    """Return the store of which two sizes are known, by the two largest; None if there is but one."""
+    known = sorted(points, key=lambda point: point.rows)[-2:]
+    return Store(*known) if len(known) == 2 else None
 
 
 def _median(value: Any) -> float:

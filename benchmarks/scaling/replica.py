@@ -138,6 +138,7 @@ class Replica:
         self._working = False
         self._alarm = math.inf
         self._begun: dict[LaneName, int] = {"interactive": 0, "bulk": 0}
+        self._last: LaneName = "interactive"  # lane of the batch before
         self._longest = 0.0  # seconds of the longest batch so far
 
     def offer(self, task: Task) -> None:
@@ -191,26 +192,26 @@ class Replica:
         if batch is None:
             self._working = False
             return
-        for work in batch.works:
-            for job in work.jobs:
-                self._begins(job, now)
-        self._begun[batch.lane] += 1
+        self._begins(batch, now)
         encoding, rest = self._cost.seconds(batch, self._chance)
         self._longest = max(self._longest, encoding + rest)
         self._clock.at(now + encoding, lambda: self._encoded(batch, encoding, rest))
 
-    def _begins(self, job: Job, now: float) -> None:
-        """Hold a query to promise 3: bulk goes before it once at the most, and once for each batch of queries."""
-        task = self.held[job]
-        task.taken = now
-        if job.lane == "bulk":
-            return
-        queries, documents = self._begun["interactive"] - task.seen[0], self._begun["bulk"] - task.seen[1]
-        assert documents <= queries + 1, (
-            f"{documents} batches of documents and {queries} of queries went before a query"
-        )
-        if not queries:
-            assert now - job.accepted_at <= 2 * self._longest + _HAIR, "a query waited for more than two batches"
+    def _begins(self, batch: Batch, now: float) -> None:
+        """Hold a batch to promise 3: documents never go twice while a query waits, which is for two batches at most."""
+        if batch.lane == "bulk":
+            assert self._last != "bulk" or not self.queries, f"documents went twice while {self.queries} queries waited"
+        for job in (job for work in batch.works for job in work.jobs):
+            task = self.held[job]
+            task.taken = now
+            queries, documents = self._begun["interactive"] - task.seen[0], self._begun["bulk"] - task.seen[1]
+            if batch.lane == "interactive":
+                assert documents <= queries + 1, (
+                    f"{documents} batches of documents and {queries} of queries went before"
+                )
+                assert queries or now - job.accepted_at <= 2 * self._longest + _HAIR, "a query waited for two batches"
+        self._begun[batch.lane] += 1
+        self._last = batch.lane
 
     def _encoded(self, batch: Batch, encoding: float, rest: float) -> None:
         """Note when the encoder was done: from that the scheduler learns what batches cost."""
