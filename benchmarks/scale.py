@@ -3,15 +3,15 @@
 Two answers that are held against each other. `scaling/capacity.py` reckons with the figures that other benchmarks have
 measured (`benchmarks/results/`; what is not there yet is named in `absent`). `scaling/fleet.py` drives 1, 10 and 100 of
 the project's own schedulers through simulated time, at the cost that was measured, behind four kinds of router: shares
-of their capacity at random moments and, where `$NIRU_EVAL_DATA` is set, as people asked a language model in the Azure
-LLM inference trace of 2023; documents without end beside; the death of a replica; an autoscaler. While it runs every
+of their capacity at random moments and, from `$NIRU_EVAL_DATA`, as people asked a language model in the Azure LLM
+inference trace of 2023; documents without end beside; the death of a replica; an autoscaler. While it runs every
 scheduler's counters are added up, and no query may wait behind bulk for more than two batches.
 
 `scaling/checks.py` puts the loads of `scheduler.py` and `load.py` on one simulated replica: a median or a rate that is
 off by more than a quarter fails the run, a 99th percentile by more than a half. The same seed gives the same figures.
 
     NIRU_EVAL_DATA=folder python benchmarks/scale.py    # about 2 minutes on one core
-    python benchmarks/scale.py --quick                  # a look; nothing is written
+    python benchmarks/scale.py --quick                  # a look, without the trace; nothing is written
 """
 
 import argparse
@@ -27,7 +27,7 @@ sys.path[0] = str(ROOT)  # not this folder: a test imports the same modules from
 
 from benchmarks import _report  # noqa: E402  # after the line about sys.path
 from benchmarks.scaling import capacity, measured, report, scenarios, waiting  # noqa: E402  # the same
-from benchmarks.scaling.arrivals import read_trace  # noqa: E402  # the same
+from benchmarks.scaling.arrivals import Trace, read_trace  # noqa: E402  # the same
 from benchmarks.scaling.checks import Check, checks  # noqa: E402  # the same
 
 ROWS = 100_000  # passages in the store of each simulated replica
@@ -72,8 +72,8 @@ def store_waits(customers: int) -> list[dict[str, Any]]:
     return rows
 
 
-def simulated(known: measured.Measured, scale: scenarios.Scale) -> dict[str, Any]:
-    """Return what became of every load."""
+def simulated(known: measured.Measured, scale: scenarios.Scale, trace: Trace | None) -> dict[str, Any]:
+    """Return what became of every load; without a trace, of those at random moments."""
     bench = scenarios.bench(known, ROWS, scale)
     parts: dict[str, Any] = {"capacity_per_s": bench.capacity}
     plain = {"ladder": scenarios.ladder, "loss": scenarios.loss, "scaling": scenarios.scaling, "split": scenarios.split}
@@ -81,12 +81,8 @@ def simulated(known: measured.Measured, scale: scenarios.Scale) -> dict[str, Any
         began = time.monotonic()
         parts[name] = part(bench)
         print(f"   {name}: {time.monotonic() - began:.0f} s", flush=True)
-    try:
-        path = _report.eval_data(*TRACE)
-    except SystemExit:
-        print("   bursts: NIRU_EVAL_DATA is not set, the trace is left out")
-    else:
-        parts["bursts"] = scenarios.bursts(bench, read_trace(path))
+    if trace is not None:
+        parts["bursts"] = scenarios.bursts(bench, trace)
     return parts
 
 
@@ -96,6 +92,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="short runs; nothing is written")
     given = parser.parse_args()
     began = time.monotonic()
+    trace = None if given.quick else read_trace(_report.eval_data(*TRACE))
     known = measured.read()
     found = checks(known, _result("scheduler"), _result("load"), seconds=8.0 if given.quick else 40.0)
     results = {
@@ -106,7 +103,7 @@ def main() -> int:
         "most_off": {name: max(_off(check) for check in part) for name, part in _parted(found).items()},
         **reckoned(known),
         "store_waits": store_waits(CUSTOMERS // (20 if given.quick else 1)),
-        "simulated": simulated(known, scenarios.QUICK if given.quick else scenarios.Scale()),
+        "simulated": simulated(known, scenarios.QUICK if given.quick else scenarios.Scale(), trace),
         "seconds": round(time.monotonic() - began, 1),
     }
     report.show(results)

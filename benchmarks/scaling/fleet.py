@@ -89,7 +89,7 @@ class Fleet:
         self.chance = random.Random(config.seed)
         self.record = Record()
         self.replicas: list[Replica] = []
-        self.gone: list[Replica] = []
+        self._between = 0  # queries that no replica has: their clients wait before they try again
         self._route = ROUTERS[config.router](self.chance)
         for _ in range(config.replicas):
             self.add()
@@ -108,7 +108,6 @@ class Fleet:
         """Have a replica die now; the router knows after `notice` seconds."""
         replica = self.replicas[which]
         replica.die()
-        self.gone.append(replica)
         self.clock.at(self.clock.now + self.config.notice, lambda: self.replicas.remove(replica))
 
     def ask_at(self, moments: Iterator[float]) -> None:
@@ -154,8 +153,6 @@ class Fleet:
         assert offered == ended + held, f"{offered} were offered, {ended} ended, {held} are held"
 
     # --- queries -----------------------------------------------------------------------------------------------
-
-    _between = 0  # queries that no replica has: their clients wait before they try again
 
     def _next(self, moments: Iterator[float], come: Callable[[], None]) -> None:
         moment = next(moments, None)

@@ -99,7 +99,13 @@ def _goodput(axis: Any, ladder: Rows, capacity: float) -> None:
     for colour, replicas in zip(COLOURS, (1, 10, 100), strict=False):
         rows = [row for row in ladder if row["replicas"] == replicas and row["router"] == "better of two"]
         shares = [row["in_time_per_s"] / replicas / capacity for row in rows]
-        axis.plot([row["load"] for row in rows], shares, "o-", color=colour, label=f"{replicas} replicas")
+        axis.plot(
+            [row["load"] for row in rows],
+            shares,
+            "o-",
+            color=colour,
+            label=f"{replicas} replica" + "s" * (replicas > 1),
+        )
     axis.plot([0.5, 1.0, 1.5], [0.5, 1.0, 1.0], ":", color="#888888", label="ideal")
     _named(axis, "answered within 1 s, share of capacity", "offered, share of capacity")
 
@@ -148,10 +154,16 @@ def _store(axis: Any, rows: Rows) -> None:
     for colour, cores in zip(COLOURS, dict.fromkeys(row["cores"] for row in rows), strict=False):
         mine = [row for row in rows if row["cores"] == cores]
         shares = [row["share"] for row in mine]
-        axis.plot(shares, [row["mean_ms"] for row in mine], "o", color=colour, label=f"{cores} cores, simulated")
+        axis.plot(
+            shares, [row["mean_ms"] for row in mine], "o", color=colour, label=f"{cores} core" + "s" * (cores > 1)
+        )
         axis.plot(shares, [row["formula_ms"] for row in mine], "-", color=colour)
     axis.set_yscale("log")
-    _named(axis, "wait for a core of the store, mean ms (lines: formula)", "share of its time that is asked for")
+    _named(
+        axis,
+        "wait for a core of the store, mean ms (dots: simulated, lines: formula)",
+        "share of its time that is asked for",
+    )
 
 
 def _named(axis: Any, title: str, below: str) -> None:

@@ -109,7 +109,7 @@ def bursts(bench: Bench, trace: Trace) -> Rows:
     for replicas in (1, 10):
         for load in (0.5, 0.7, 0.9):
             rate = bench.rate(replicas, load)
-            seconds = len(trace.moments) / rate if bench.scale is not QUICK else 4.0
+            seconds = len(trace.moments) / rate
             for name, moments in (("trace", trace.at_rate(rate)), ("random", _poisson(rate, replicas))):
                 fleet = bench.run(replace(config, replicas=replicas), moments, seconds)
                 rows.append({"replicas": replicas, "load": load, "moments": name, **_figures(fleet, seconds)})

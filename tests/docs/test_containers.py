@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from benchmarks.scaling.scenarios import TARGETS as SIMULATED
 
 from niruhybrid.config import ServerConfig
 from niruhybrid.server.auth import find_key, parse_keys
-from niruhybrid.settings import load_settings
+from niruhybrid.settings import Settings, load_settings
 from tests.docs.pages import ROOT
+from tests.docs.test_blocks import parsed
+from tools.reference import settings
+from tools.reference_cli import command
 
 DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
@@ -181,11 +185,32 @@ def variables() -> Iterator[tuple[str, str]]:
 def test_every_variable_is_a_setting(caplog: pytest.LogCaptureFixture) -> None:
     named = {name: value for name, value in variables() if name.startswith("NIRU_")}
     with caplog.at_level("WARNING"):
-        settings = load_settings(environ=named)
+        loaded = load_settings(environ=named)
     assert caplog.messages == []
-    assert settings.store.path == "postgresql://niru@postgres:5432/niru"
-    assert settings.server.host == "0.0.0.0"  # noqa: S104  # of a container
+    assert loaded.store.path == "postgresql://niru@postgres:5432/niru"
+    assert loaded.server.host == "0.0.0.0"  # noqa: S104  # of a container
     assert SERVICES["worker"]["environment"]["NIRU_STORE_PATH"] == SETTINGS["NIRU_STORE_PATH"]
+
+
+def test_the_real_command_takes_the_arguments_that_containers_are_given() -> None:
+    given = [service["command"] for name, service in SERVICES.items() if name in {"server", "worker"}]
+    given += [CONTAINERS[name]["args"] for name in ("server", "worker")]
+    given += [
+        SERVICES["worker"]["healthcheck"]["test"][2:],
+        CONTAINERS["worker"]["livenessProbe"]["exec"]["command"][1:],
+    ]
+    known = command().commands.keys()
+    assert {words[0] for words in given} - known <= {"worker"}  # which a build without brokers has not
+    for words in given:
+        if words[0] in known:
+            parsed(words)
+    assert json.loads(re.findall(r"^CMD (.+)$", DOCKERFILE, re.MULTILINE)[-1]) == given[0]
+
+
+@pytest.mark.skipif("worker" not in {each.name for each in fields(Settings)}, reason="there are no workers")
+def test_what_the_entrypoint_exports_is_a_setting() -> None:
+    named = set(re.findall(r"\bNIRU_\w+", ENTRYPOINT.read_text(encoding="utf-8")))
+    assert named <= {row.variable for table in settings().values() for row in table}
 
 
 def test_ports_and_names_agree() -> None:
@@ -261,9 +286,11 @@ def test_the_entrypoint_reads_secrets_from_files_and_hands_on_its_arguments(tmp_
 @pytest.mark.integration
 def test_secrets_are_made_that_server_broker_and_clients_take(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
-    for _ in range(2):
-        done = subprocess.run([DEPLOY / "make-secrets.sh", folder], capture_output=True, text=True, check=False)
-    assert done.returncode != 0  # those that are there stay
+    first, second = (
+        subprocess.run([DEPLOY / "make-secrets.sh", folder], capture_output=True, check=False) for _ in "12"
+    )
+    assert first.returncode == 0, first.stderr
+    assert second.returncode != 0  # those that are there stay
     made = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {Path(each["file"]).name for each in COMPOSE["secrets"].values()} <= made.keys()
