@@ -22,6 +22,7 @@ KNOWN = measured.Measured(
         measured.StorePoint(100_000, 0.001, 1e9, 1e9, 5000.0), measured.StorePoint(1_000_000, 0.01, 1e10, 1e10, 4000.0)
     ),
     postgres=None,
+    broker=None,
     absent=(),
 )
 MACHINE = capacity.Machine(cores=10, memory=100e9, planned=0.5, filled=0.5)
@@ -84,6 +85,11 @@ def test_a_store_on_postgresql_is_reckoned_with_where_it_is_measured() -> None:
     assert there.store_cores == pytest.approx(capacity.plan(KNOWN, _many(), MACHINE).store_cores / 4, rel=0.01)
 
 
+def test_the_way_through_a_broker_costs_workers_where_it_is_measured() -> None:
+    there = replace(KNOWN, broker=0.022)  # as much as the encoder takes
+    assert capacity.passage_seconds(there) == pytest.approx(2 * capacity.passage_seconds(KNOWN))
+
+
 # --- what was measured ----------------------------------------------------------------------------------------------
 
 
@@ -98,7 +104,7 @@ def test_results_that_are_not_there_are_named_and_those_that_are_needed_missed(t
         measured.read(tmp_path)
 
 
-def test_the_store_on_postgresql_is_read_once_two_sizes_of_it_are_measured(tmp_path: Path) -> None:
+def test_store_on_postgresql_and_broker_are_read_once_they_are_measured(tmp_path: Path) -> None:
     for name in ("encoder", "long_text", "load", "store"):
         shutil.copy(RESULTS / f"{name}.json", tmp_path)
     figures = {"query in 32s p50, ms each": 2.0, "upsert in 32s, rows/s": 900.0}
@@ -108,7 +114,11 @@ def test_the_store_on_postgresql_is_read_once_two_sizes_of_it_are_measured(tmp_p
     (tmp_path / "postgres.json").write_text(json.dumps({"rows": one}), encoding="utf-8")
     assert measured.read(tmp_path).postgres is None
     (tmp_path / "postgres.json").write_text(json.dumps({"rows": two}), encoding="utf-8")
-    found = measured.read(tmp_path).postgres
+    rates = {"pipeline": {"median": 1000.0}, "through NATS": {"median": 500.0}}
+    (tmp_path / "broker.json").write_text(json.dumps({"rate": {"documents_per_s": rates}}), encoding="utf-8")
+    known = measured.read(tmp_path)
+    assert known.broker == pytest.approx(0.001)
+    found = known.postgres
     assert found is not None
     assert found.high.rows == 100_000
     assert found.low.memory == 50e6

@@ -2,7 +2,7 @@
 
     cores of servers     queries/s * seconds of a query without search / planned share
     cores of the store   queries/s * seconds of a search over a shard's rows * shards / planned share
-    cores of workers     documents/s * seconds to encode one / planned share
+    cores of workers     documents/s * seconds to encode one, and to come through the broker / planned share
     memory of the store  rows * bytes a row
     shards               memory of the store / memory of one machine
     copies               cores of the store / (shards * cores of one machine)
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from .measured import FULL, Measured, Store, StorePoint
 
-__all__ = ("Machine", "Plan", "Wanted", "bends", "plan", "sensitivity")
+__all__ = ("Machine", "Plan", "Wanted", "bends", "passage_seconds", "plan", "sensitivity", "server_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,10 @@ def server_seconds(measured: Measured) -> float:
 
 
 def passage_seconds(measured: Measured) -> float:
-    """Return the core seconds in which a document is encoded."""
+    """Return the core seconds in which a document comes and is encoded."""
     encoder = measured.encoder
-    return encoder.fixed + encoder.per_token * encoder.passage_tokens  # beside queries each is a batch of its own
+    encoding = encoder.fixed + encoder.per_token * encoder.passage_tokens  # beside queries each is a batch of its own
+    return encoding + (measured.broker or 0.0)
 
 
 def bends(measured: Measured, machine: Machine) -> dict[str, float]:

@@ -60,8 +60,8 @@ class Record:
     Attributes:
         offered: tasks asked for, by lane.
         ends: how tasks ended, by lane and how.
-        queries: of each query that ended after the start was over: when it was asked, how it ended, seconds it waited
-            for its batch, seconds to its end.
+        queries: of each query that has ended: when it was asked, how it ended, seconds it waited for its batch, seconds
+            to its end.
         retried: tries beyond the first.
     """
 

@@ -120,6 +120,7 @@ class Measured:
         server: what a query costs beside.
         embedded: the embedded store.
         postgres: the store on PostgreSQL; None while it is not measured.
+        broker: seconds that a document costs more if it comes through NATS; None while it is not measured.
         absent: the results that are not there.
     """
 
@@ -127,6 +128,7 @@ class Measured:
     server: Server
     embedded: Store
     postgres: Store | None
+    broker: float | None
     absent: tuple[str, ...]
 
 
@@ -149,6 +151,7 @@ def read(results: Path = RESULTS) -> Measured:
         server=_server(found["load"], encoder, embedded),
         embedded=embedded,
         postgres=_postgres(found.get("postgres", {})),
+        broker=_broker(found["broker"]["rate"]["documents_per_s"]) if "broker" in found else None,
         absent=tuple(name for name in WANTED if name not in found),
     )
 
@@ -215,6 +218,11 @@ def _postgres(result: dict[str, Any]) -> Store | None:
         search, writes = figures["query in 32s p50, ms each"] / 1000, figures["upsert in 32s, rows/s"]
         points.append(StorePoint(int(rows), search, memory=disk, disk=disk, writes=writes))
     return _two_largest(points)
+
+
+def _broker(rates: dict[str, Any]) -> float:
+    direct, through = (1.0 / float(rates[way]["median"]) for way in ("pipeline", "through NATS"))
+    return max(0.0, through - direct)
 
 
 def _two_largest(points: Iterable[StorePoint]) -> Store | None:

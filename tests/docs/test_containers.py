@@ -28,7 +28,7 @@ from tools.reference_cli import command
 
 DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
-VERSION = "1.33"  # of Kubernetes; the oldest that is still supported, whose objects newer ones take
+VERSIONS = ("1.33", "1.37")  # of Kubernetes: the oldest and the newest that the objects are for
 NOT_OBJECTS = {"kustomization.yaml", "prometheus-adapter.yaml", "prometheus-scrape.yaml"}
 DOCKERFILE = (DEPLOY / "docker" / "Dockerfile").read_text(encoding="utf-8")
 ENTRYPOINT = DEPLOY / "docker" / "entrypoint.sh"
@@ -73,14 +73,14 @@ def images() -> Iterator[str]:
 
 @pytest.mark.parametrize("each", OBJECTS, ids=lambda each: f"{each['kind']}-{each['metadata']['name']}")
 def test_kubernetes_takes_the_object(each: Object) -> None:
-    assert kubernetes_validate.validate(each, VERSION, strict=True) == VERSION
+    assert [kubernetes_validate.validate(each, version, strict=True) for version in VERSIONS] == [*VERSIONS]
 
 
 def test_an_object_with_a_field_that_is_not_there_is_noticed() -> None:
     wrong = json.loads(json.dumps(of_kind("Deployment")["server"]))
     wrong["spec"]["template"]["spec"]["containers"][0]["livenesProbe"] = {}
     with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(wrong, VERSION, strict=True)
+        kubernetes_validate.validate(wrong, VERSIONS[0], strict=True)
 
 
 def test_compose_takes_the_file() -> None:
