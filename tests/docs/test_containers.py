@@ -328,6 +328,13 @@ TARGETS = {
 }
 
 
+def test_the_autoscaler_alone_says_how_many_servers_there_are() -> None:
+    scaler = of_kind("HorizontalPodAutoscaler")["server"]["spec"]
+    target = of_kind(scaler["scaleTargetRef"]["kind"])[scaler["scaleTargetRef"]["name"]]
+    assert "replicas" not in target["spec"]
+    assert 2 <= scaler["minReplicas"] < scaler["maxReplicas"]
+
+
 def test_every_metric_of_the_autoscaler_has_a_rule() -> None:
     assert {rule["name"]["as"] for rule in RULES} == TARGETS.keys()
     for rule in RULES:
