@@ -20,8 +20,7 @@ CHECKED = {"console", "js", "nginx", "py", "text", "toml", "yaml"}
 CLIENT = ROOT / "src" / "niruhybrid" / "server" / "static" / "niru-client.js"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NODE = shutil.which("node") or ""
-OTHERS = {"cat", "export", "npm", "printf", "python3", "sqlite3", "systemctl", "tail", "tar"}
-ON_FILES = {"docker", "install", "kubectl", "sh"}
+OTHERS = {"cat", "export", "install", "npm", "printf", "python3", "sqlite3", "systemctl", "tail", "tar"}
 
 
 def places(blocks: list[Fence]) -> list[str]:
@@ -75,6 +74,9 @@ def test_the_real_command_takes_the_arguments_that_a_page_shows(page: str, words
 def test_arguments_that_the_command_would_refuse_are_noticed(line: str) -> None:
     with pytest.raises(click.ClickException):
         parsed(line.split())
+
+
+ON_FILES = {"docker", "install", "kubectl", "sh"}
 
 
 def here(word: str) -> bool:
