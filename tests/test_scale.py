@@ -23,6 +23,7 @@ KNOWN = measured.Measured(
     ),
     postgres=None,
     broker=None,
+    ray=None,
     absent=(),
 )
 MACHINE = capacity.Machine(cores=10, memory=100e9, planned=0.5, filled=0.5)
@@ -90,6 +91,12 @@ def test_the_way_through_a_broker_costs_workers_where_it_is_measured() -> None:
     assert capacity.passage_seconds(there) == pytest.approx(2 * capacity.passage_seconds(KNOWN))
 
 
+def test_replicas_on_ray_cost_more_where_it_is_measured() -> None:
+    usual, spread = (capacity.plan(replace(KNOWN, ray=ray), _many(), MACHINE) for ray in (None, 0.004))
+    assert (usual.ray_cores, spread.ray_cores) == (0, 8)
+    assert usual.cores == spread.cores
+
+
 # --- what was measured ----------------------------------------------------------------------------------------------
 
 
@@ -104,7 +111,7 @@ def test_results_that_are_not_there_are_named_and_those_that_are_needed_missed(t
         measured.read(tmp_path)
 
 
-def test_store_on_postgresql_and_broker_are_read_once_they_are_measured(tmp_path: Path) -> None:
+def test_postgresql_broker_and_hops_are_read_once_they_are_measured(tmp_path: Path) -> None:
     for name in ("encoder", "long_text", "load", "store"):
         shutil.copy(RESULTS / f"{name}.json", tmp_path)
     figures = {"query in 32s p50, ms each": 2.0, "upsert in 32s, rows/s": 900.0}
@@ -116,8 +123,14 @@ def test_store_on_postgresql_and_broker_are_read_once_they_are_measured(tmp_path
     (tmp_path / "postgres.json").write_text(json.dumps({"rows": two}), encoding="utf-8")
     rates = {"pipeline": {"median": 1000.0}, "through NATS": {"median": 500.0}}
     (tmp_path / "broker.json").write_text(json.dumps({"rate": {"documents_per_s": rates}}), encoding="utf-8")
+    ways = {
+        f"{way} over PostgreSQL": {"8": {"cpu_ms_per_answer": {"median": ms}}} for way, ms in (("HTTP", 6), ("Ray", 9))
+    }
+    (tmp_path / "hops.json").write_text(json.dumps({"results": ways}), encoding="utf-8")
     known = measured.read(tmp_path)
     assert known.broker == pytest.approx(0.001)
+    assert known.ray == pytest.approx(0.003)
+    assert known.absent == ("scheduler",)
     found = known.postgres
     assert found is not None
     assert found.high.rows == 100_000

@@ -1,6 +1,7 @@
 """How many cores, how much memory, which part is the bottleneck: formulas over measured figures, no simulation.
 
     cores of servers     queries/s * seconds of a query without search / planned share
+    cores on Ray         queries/s * seconds that an answer costs more there / planned share
     cores of the store   queries/s * seconds of a search over a shard's rows * shards / planned share
     cores of workers     documents/s * seconds to encode one, and to come through the broker / planned share
     memory of the store  rows * bytes a row
@@ -61,6 +62,7 @@ class Plan(NamedTuple):
     Attributes:
         server_cores: encode queries and answer them; each core is one replica.
         server_memory: bytes, for all replicas.
+        ray_cores: that servers take more if they run on Ray Serve, not counted in `cores`; 0 while it is not measured.
         store_cores: search.
         store_memory: bytes that the index wants to be in.
         store_disk: bytes.
@@ -74,6 +76,7 @@ class Plan(NamedTuple):
 
     server_cores: int
     server_memory: float
+    ray_cores: int
     store_cores: int
     store_memory: float
     store_disk: float
@@ -86,7 +89,7 @@ class Plan(NamedTuple):
 
     @property
     def cores(self) -> int:
-        """All cores."""
+        """All cores, without Ray's."""
         return self.server_cores + self.store_cores + self.worker_cores
 
 
@@ -107,6 +110,7 @@ def plan(measured: Measured, wanted: Wanted, machine: Machine) -> Plan:
     return Plan(
         server_cores=servers,
         server_memory=servers * measured.server.resident,
+        ray_cores=math.ceil(wanted.queries * (measured.ray or 0.0) / machine.planned),
         store_cores=math.ceil(search),
         store_memory=shards * copies * store.memory(rows),
         store_disk=shards * copies * store.disk(rows),

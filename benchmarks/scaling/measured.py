@@ -121,6 +121,7 @@ class Measured:
         embedded: the embedded store.
         postgres: the store on PostgreSQL; None while it is not measured.
         broker: seconds that a document costs more if it comes through NATS; None while it is not measured.
+        ray: processor seconds that an answer costs more on Ray Serve than of a server; None while it is not measured.
         absent: the results that are not there.
     """
 
@@ -129,6 +130,7 @@ class Measured:
     embedded: Store
     postgres: Store | None
     broker: float | None
+    ray: float | None
     absent: tuple[str, ...]
 
 
@@ -152,6 +154,7 @@ def read(results: Path = RESULTS) -> Measured:
         embedded=embedded,
         postgres=_postgres(found.get("postgres", {})),
         broker=_broker(found["broker"]["rate"]["documents_per_s"]) if "broker" in found else None,
+        ray=_ray(found["hops"]["results"]) if "hops" in found else None,
         absent=tuple(name for name in WANTED if name not in found),
     )
 
@@ -223,6 +226,13 @@ def _postgres(result: dict[str, Any]) -> Store | None:
 def _broker(rates: dict[str, Any]) -> float:
     direct, through = (1.0 / float(rates[way]["median"]) for way in ("pipeline", "through NATS"))
     return max(0.0, through - direct)
+
+
+def _ray(ways: dict[str, Any]) -> float:
+    plain, spread = (
+        float(ways[f"{way} over PostgreSQL"]["8"]["cpu_ms_per_answer"]["median"]) for way in ("HTTP", "Ray")
+    )
+    return max(0.0, spread - plain) / 1000
 
 
 def _two_largest(points: Iterable[StorePoint]) -> Store | None:
