@@ -116,7 +116,7 @@ def test_no_file_names_a_package_index_or_this_machine_or_an_unfinished_part() -
 
 def test_requirements_are_pinned_with_hashes_and_name_no_host() -> None:
     locks = sorted((ROOT / "requirements").glob("*.txt"))
-    assert {lock.stem for lock in locks} == {"build", "dev", "docs", "guide", "model", "runtime"}
+    assert {lock.stem for lock in locks} == {"build", "cluster", "dev", "docs", "guide", "model", "runtime"}
     for lock in locks:
         pins = re.split(r"\n(?=\S)", re.sub(r"(?m)^#.*\n", "", lock.read_text(encoding="utf-8")).strip())
         assert all(re.match(r"[\w.\[\]-]+==\S+ .*\\\n +--hash=sha256:", pin) for pin in pins), lock.name

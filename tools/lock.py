@@ -23,7 +23,7 @@ COMPILE = (
     "--no-emit-index-url",
     "--no-emit-find-links",
 )
-GROUPS = ("build", "guide", "dev", "docs")
+GROUPS = ("build", "guide", "cluster", "dev", "docs")
 
 
 def plan() -> list[tuple[str, ...]]:

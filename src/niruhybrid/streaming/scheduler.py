@@ -141,7 +141,7 @@ class Scheduler:
         if not (self._interactive.works or self._bulk.works):
             return None
         self.expire(now)
-        while (lane := self._turns.next()) is not None:
+        while (lane := self._turns.next(now)) is not None:
             budget, short = self._turns.budget(lane, now)
             works, reason = lane.cut(self._config.batch_size, budget)
             if gone is not None:

@@ -9,6 +9,8 @@ __all__ = ("ATTENTION", "Turns")
 ATTENTION = 1.0
 """Seconds after a query during which bulk batches are kept short, so that the next query waits less."""
 
+_SAVED = 2.0  # bulk batches that can be earned ahead: what is left over after one counts towards the next
+
 
 class Turns:
     """Takes turns between the lanes; bulk earns encoder time with every batch of queries that goes before it.
@@ -24,6 +26,7 @@ class Turns:
     """
 
     __slots__ = (
+        "_batch_size",
         "_behind",
         "_bulk",
         "_bulk_seconds",
@@ -39,6 +42,7 @@ class Turns:
         self._interactive = interactive
         self._bulk = bulk
         self._capacity = capacity
+        self._batch_size = config.batch_size
         self._behind = 4 * config.batch_size  # a lane whose stage has more to finish pauses
         self._earned_each = config.bulk_share / (1.0 - config.bulk_share)  # seconds, by second of queries
         self._bulk_seconds = config.bulk_batch_time
@@ -46,19 +50,23 @@ class Turns:
         self._bulk_was_last = False
         self.last_query = float("-inf")
 
-    def next(self) -> Lane | None:
-        """Return the lane to cut a batch from, or None if none has a text that may be encoded now."""
+    def next(self, now: float) -> Lane | None:
+        """Return the lane to cut a batch from, or None if none has a text that may be encoded now.
+
+        Args:
+            now: monotonic seconds.
+        """
         interactive, bulk = self._interactive, self._bulk
         asked = interactive.works > 0 and interactive.finishing < self._behind
         fed = bulk.works > 0 and bulk.finishing < self._behind
         if not (asked and fed):
             self._credit = 0.0
             return interactive if asked else bulk if fed else None
-        price = self._price(bulk)
+        price = self._price(bulk, now)
         if self._credit >= price and not self._bulk_was_last:
             self._credit -= price
             return bulk
-        self._credit = min(self._credit + self._price(interactive) * self._earned_each, price)
+        self._credit = min(self._credit + self._price(interactive, now) * self._earned_each, _SAVED * price)
         return interactive
 
     def budget(self, lane: Lane, now: float) -> tuple[int, bool]:
@@ -73,6 +81,9 @@ class Turns:
         """Take note that a batch was cut from a lane: bulk is never next twice while queries wait."""
         self._bulk_was_last = lane is self._bulk
 
-    def _price(self, lane: Lane) -> float:
-        """Return the seconds that a lane's next batch should take."""
-        return max(self._capacity.model.seconds(min(lane.tokens, self._capacity.ceiling)), 1e-6)
+    def _price(self, lane: Lane, now: float) -> float:
+        """Return the seconds that a lane's next batch should take: as many texts of the mean length as it may have."""
+        most, _ = self.budget(lane, now)
+        mean = lane.tokens / lane.works
+        texts = max(1, min(lane.works, self._batch_size, int(most / mean)))
+        return max(self._capacity.model.seconds(texts * mean), 1e-6)
