@@ -16,6 +16,7 @@ try:
     from niruhybrid.cli.serve import serve
     from niruhybrid.cli.stats import stats
     from niruhybrid.cli.top import top
+    from niruhybrid.cli.worker import worker
     from niruhybrid.evaluation.command import eval_command
 except ModuleNotFoundError as err:
     sys.exit(f"niru: the package {err.name!r} is missing: pip install 'niruhybrid[server]'")
@@ -64,5 +65,5 @@ def _niru(context: click.Context, config: str | None) -> None:
     context.obj = config
 
 
-for _command in (serve, query, ingest, stats, top, bench, doctor, eval_command):
+for _command in (serve, query, ingest, stats, top, bench, doctor, eval_command, worker):
     _niru.add_command(_command)

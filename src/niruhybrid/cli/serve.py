@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from niruhybrid.ingest import IngestReport
     from niruhybrid.pipeline import Pipeline
 
-__all__ = ("loop_factory", "serve")
+__all__ = ("LEVELS", "loop_factory", "serve")
+
+LEVELS = ("debug", "info", "warning", "error")
+"""Of logs, the lowest first."""
 
 _REPORT_EVERY = 2.0
-_LEVELS = ("debug", "info", "warning", "error")
 
 
 @click.command(
@@ -41,7 +43,7 @@ _LEVELS = ("debug", "info", "warning", "error")
 @click.option("--api-keys-file", type=click.Path(dir_okay=False), help="API keys, lines of name:read+write:secret.")
 @click.option("--workers", type=int, default=1, help="1: one process owns the store and the encoder.")
 @click.option("--log-json", is_flag=True, help="Log lines of JSON.")
-@click.option("--log-level", type=click.Choice(_LEVELS), default="info", help="debug shows each request (info).")
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", help="debug shows each request (info).")
 @click.option("--traces", type=click.Choice(("off", "otlp", "provider")), help="Where spans of OpenTelemetry go.")
 @model_option
 @llm_options
