@@ -14,7 +14,7 @@ from niruhybrid.cluster.nats import NatsBroker
 from niruhybrid.cluster.subjects import data_subject
 from niruhybrid.config import WorkerConfig
 from tests.cluster.memory_broker import MemoryBroker, MemoryStream
-from tests.servers.nats import nats_server
+from tests.servers.nats import NatsServer
 
 WAIT = 10.0  # seconds for what should come at once
 
@@ -103,7 +103,7 @@ async def in_memory(folder: Path) -> AsyncIterator[World]:  # noqa: ARG001  # as
 @asynccontextmanager
 async def on_nats(folder: Path) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
-        server = stack.enter_context(nats_server(folder))
+        server = stack.enter_context(NatsServer(folder))
         client = await nats.connect(server.url)
         stack.push_async_callback(client.close)
         yield Nats(server.url, client, stack)

@@ -4,18 +4,18 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-__all__ = ("NatsServer", "nats_server")
+__all__ = ("NatsServer",)
 
 PROGRAM = Path(sys.executable).parent / "nats-server"
 _PATIENCE = 20.0
 
 
 class NatsServer:
-    """Listens on loopback; keeps its streams in `folder`, also when it is killed.
+    """Listens on loopback; keeps its streams in `folder`, also when it is killed. Use it in a `with` block.
 
     Args:
         folder: where streams are kept.
@@ -25,6 +25,15 @@ class NatsServer:
         self._folder = folder
         self._port = -1  # the system chooses, once
         self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
 
     @property
     def url(self) -> str:
@@ -55,14 +64,3 @@ class NatsServer:
                     self._port = int(found[1])
                 if "Server is ready" in line:
                     ready.set()
-
-
-@contextmanager
-def nats_server(folder: Path) -> Iterator[NatsServer]:
-    """Run a server until the end of the block."""
-    server = NatsServer(folder)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.kill()

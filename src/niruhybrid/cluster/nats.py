@@ -30,7 +30,6 @@ __all__ = ("NatsBroker", "ask_health")
 
 logger = logging.getLogger(__name__)
 
-_CONNECT = 10.0  # seconds for the first connection; later ones are tried until they stand
 _ANSWER = 5.0  # seconds for one answer of the server
 _PULL = 10.0  # seconds a pull request stands before it is made anew
 _LOST = 2.0  # seconds after that, when it counts as lost
@@ -52,10 +51,12 @@ class NatsBroker:
 
     Args:
         config: address, names of stream, group and subjects, and how long a message may take.
+        patience: seconds for the first connection; later ones are tried until they stand.
     """
 
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(self, config: WorkerConfig, *, patience: float = 10.0) -> None:
         self._config = config
+        self._patience = patience
         self._client = Client()
         self._stream = self._client.jetstream(timeout=_ANSWER)
         self._unordered = f"{config.prefix}.data"
@@ -68,32 +69,20 @@ class NatsBroker:
         self._refused: str | None = None  # what the last pull was refused for
         self._news = asyncio.Event()
         self._direct = False
-        self._last_error = "no answer"
 
     async def open(self) -> None:
         """Connect, and make stream and group where they are not there.
 
         Raises:
-            UnreachableError: there is no connection after ten seconds, or JetStream is not enabled.
+            UnreachableError: there is no connection after `patience` seconds, or JetStream is not enabled.
             InvalidSettingError: the stream that is there forgets messages when they are acknowledged.
         """
+        await _connect(self._client, self._config, self._patience, reconnected_cb=self._reconnected)
         try:
-            async with asyncio.timeout(_CONNECT):
-                await self._client.connect(
-                    self._config.url.replace(",", " ").split(),
-                    name=f"niru worker of {self._config.group}",
-                    error_cb=self._note_error,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=1,
-                    reconnected_cb=self._reconnected,
-                )
             with _told():
                 await self._prepare()
-        except BaseException as err:
+        except BaseException:
             await self._client.close()
-            if isinstance(err, TimeoutError):
-                where = _hosts(self._config.url)
-                raise UnreachableError(f"no connection to {where} ({self._last_error}): check `url`") from err
             raise
 
     async def pull(self, most: int, /) -> Sequence[Message]:
@@ -232,13 +221,6 @@ class NatsBroker:
         self._wanted = 0
         self._news.set()
 
-    async def _note_error(self, error: Exception) -> None:
-        """Take note of what is wrong with the connection, and say it once, not at each try."""
-        said = f"{type(error).__name__}: {error}"
-        if said != self._last_error:
-            logger.warning("broker_error error=%s", said)
-        self._last_error = said
-
     async def _made(self, wanted: api.StreamConfig) -> api.StreamConfig:
         """Return the stream of a name as it is, having made it if there was none."""
         try:
@@ -289,16 +271,41 @@ async def ask_health(config: WorkerConfig) -> dict[str, Any]:
         UnreachableError: NATS can't be reached, or no worker of this host answers within five seconds.
     """
     client = Client()
+    await _connect(client, config, _ANSWER)
     try:
         with _told():
-            await client.connect(
-                config.url.replace(",", " ").split(), allow_reconnect=False, connect_timeout=int(_ANSWER)
-            )
             reply = await client.request(health_subject(config.prefix), timeout=_ANSWER)
     finally:
         await client.close()
     told: dict[str, Any] = orjson.loads(reply.data)
     return told
+
+
+async def _connect(client: Client, config: WorkerConfig, patience: float, **options: Any) -> None:
+    """Connect within `patience` seconds, and from then on again whenever it breaks.
+
+    Raises:
+        UnreachableError: there was no connection in time.
+    """
+    last = "no answer"
+
+    async def note(error: Exception) -> None:
+        """Say what is wrong with the connection once, not at each try."""
+        nonlocal last
+        said = f"{type(error).__name__}: {error}"
+        if said != last:
+            logger.warning("broker_error error=%s", said)
+        last = said
+
+    urls = config.url.replace(",", " ").split()
+    try:
+        async with asyncio.timeout(patience):
+            await client.connect(urls, error_cb=note, max_reconnect_attempts=-1, reconnect_time_wait=1, **options)
+    except BaseException as err:
+        await client.close()
+        if isinstance(err, TimeoutError):
+            raise UnreachableError(f"no connection to {_hosts(urls)} ({last}): check `url`") from err
+        raise
 
 
 @contextlib.contextmanager
@@ -316,7 +323,7 @@ def _delivered(message: Message) -> Msg:
     return message.receipt
 
 
-def _hosts(urls: str) -> str:
+def _hosts(urls: Sequence[str]) -> str:
     """Return the addresses in `urls` without what else they hold: users, passwords, tokens."""
-    parts = (urlsplit(url) for url in urls.replace(",", " ").split())
+    parts = map(urlsplit, urls)
     return ", ".join(f"{part.hostname}:{part.port or 4222}" for part in parts)
