@@ -15,8 +15,11 @@ import pytest
 from nats import errors as nats_errors
 
 from niruhybrid.cluster.subjects import data_subject
+from niruhybrid.ports import Store
+from niruhybrid.retrieval.postgres import PostgresStore
 from niruhybrid.retrieval.store import EmbeddedStore
 from tests.servers.nats import NatsServer
+from tests.servers.postgres import PostgresServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -48,8 +51,11 @@ class Worker:
             return await self._process.wait()
 
 
+Start = Callable[[], Awaitable[Worker]]
+
+
 @asynccontextmanager
-async def workers(url: str, store: str) -> AsyncIterator[Callable[[], Awaitable[Worker]]]:
+async def workers(url: str, store: str) -> AsyncIterator[Start]:
     """Yield what starts one more worker; all end with the block."""
     async with AsyncExitStack() as stack:
 
@@ -132,11 +138,19 @@ class Publisher:
         await self.publish({"id": f"d{number}", "text": text}, f"d{number}", f"once-{number}")
 
 
-def expected(number: int) -> dict[str, str]:
-    return {f"d{each}": f"text {each} of tea and bread" for each in range(number) if each % 100 != 99}
+def expected() -> dict[str, str]:
+    return {f"d{each}": f"text {each} of tea and bread" for each in range(MESSAGES) if each % 100 != 99}
 
 
-async def disturbed(server: NatsServer, store: str, number: int, disturb: "Disturb") -> dict[str, str]:
+def check_every_message_is_kept_once(store: Store, dead: dict[str, str]) -> None:
+    names = list(store.ids())
+    found = {document.id: document.text for document in store.get(names) if document is not None}
+    assert store.count() == len(names) == len(found)
+    assert found == expected()
+    assert dead == {f"d{each}": "invalid_text" for each in range(99, MESSAGES, 100)}
+
+
+async def disturbed(server: NatsServer, store: str, disturb: "Disturb") -> dict[str, str]:
     """Ingest documents while something is disturbed; return the reasons of the dead letters."""
     async with AsyncExitStack() as stack:
         client = await nats.connect(server.url, max_reconnect_attempts=-1, reconnect_time_wait=1)
@@ -145,7 +159,7 @@ async def disturbed(server: NatsServer, store: str, number: int, disturb: "Distu
         publisher = Publisher(client)
         await publisher.listen()
         first = await start()
-        publishing = asyncio.create_task(publisher.publish_all(number))
+        publishing = asyncio.create_task(publisher.publish_all(MESSAGES))
         await disturb(publisher, start, first)
         await publishing
         async with asyncio.timeout(2 * WAIT):
@@ -153,7 +167,7 @@ async def disturbed(server: NatsServer, store: str, number: int, disturb: "Distu
         return await publisher.dead_letters()
 
 
-Disturb = Callable[[Publisher, Callable[[], Awaitable[Worker]], Worker], Awaitable[None]]
+Disturb = Callable[[Publisher, Start, Worker], Awaitable[None]]
 
 
 @pytest.fixture
@@ -165,7 +179,7 @@ def server(tmp_path: Path) -> Any:
 def test_killing_a_worker_and_nats_leaves_every_message_in_the_store_once(server: NatsServer, tmp_path: Path) -> None:
     store = tmp_path / "store.db"
 
-    async def disturb(publisher: Publisher, start: Callable[[], Awaitable[Worker]], first: Worker) -> None:
+    async def disturb(publisher: Publisher, start: Start, first: Worker) -> None:
         await publisher.results(MESSAGES // 5)
         await first.kill()
         await start()
@@ -173,9 +187,30 @@ def test_killing_a_worker_and_nats_leaves_every_message_in_the_store_once(server
         await asyncio.to_thread(server.kill)
         await asyncio.to_thread(server.start)
 
-    dead = asyncio.run(disturbed(server, str(store), MESSAGES, disturb))
+    dead = asyncio.run(disturbed(server, str(store), disturb))
     with EmbeddedStore(store) as kept:
-        found = {document.id: document.text for document in kept.get(kept.ids()) if document is not None}
-        assert kept.count() == len(found)
-    assert found == expected(MESSAGES)
-    assert dead == {f"d{each}": "invalid_text" for each in range(99, MESSAGES, 100)}
+        check_every_message_is_kept_once(kept, dead)
+
+
+def test_killing_workers_and_postgresql_leaves_every_message_in_the_store_once(
+    server: NatsServer, postgres_server: PostgresServer
+) -> None:
+    url = postgres_server.new_database()
+
+    async def disturb(publisher: Publisher, start: Start, first: Worker) -> None:
+        second = await start()
+        await start()
+        await publisher.results(MESSAGES // 5)
+        await first.kill()
+        await publisher.results(MESSAGES // 5)
+        await asyncio.to_thread(postgres_server.kill)
+        await asyncio.to_thread(postgres_server.start)
+        await publisher.results(MESSAGES // 5)
+        await second.kill()
+
+    dead = asyncio.run(disturbed(server, url, disturb))
+    store = PostgresStore(url)
+    try:
+        check_every_message_is_kept_once(store, dead)
+    finally:
+        store.close()
