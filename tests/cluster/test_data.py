@@ -293,7 +293,7 @@ def test_a_message_that_takes_long_is_not_given_to_another_worker(play: Play) ->
             assert (await town.result())["sequence"] == sequence
             pulling.cancel()
 
-    play(scenario, WorkerConfig(ack_wait=1.0), 0.6)
+    play(scenario, WorkerConfig(in_flight=1, ack_wait=1.0), 0.6)
 
 
 def test_a_worker_that_is_told_to_stop_finishes_what_it_has_begun(play: Play) -> None:

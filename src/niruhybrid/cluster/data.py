@@ -140,16 +140,15 @@ class DataConsumer:
 
     async def _bring_up_to_date(self, current: _Current) -> None:
         own = current.message
-        operation = read(own)
-        current.document_id = operation.id
-        if own.deliveries > 1 and (newest := await self._newest(own, operation.id)) is not own:
-            current.message, operation = newest, read(newest)
+        current.document_id = read(own).id
+        if own.deliveries > 1:
+            current.message = await self._newest(own, current.document_id)
         while True:
-            current.watermark = await self._apply(operation)
-            newest = await self._newest(current.message, operation.id)
+            current.watermark = await self._apply(read(current.message))
+            newest = await self._newest(current.message, current.document_id)
             if newest is current.message:
                 return
-            current.message, operation = newest, read(newest)
+            current.message = newest
 
     async def _newest(self, known: Message, document_id: str) -> Message:
         """Return the newest message of a document; `known`, if there is no newer one."""
