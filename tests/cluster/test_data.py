@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from niruhybrid.cluster.operations import backoff
+from niruhybrid.cluster.broker import Message
+from niruhybrid.cluster.operations import backoff, letter
 from niruhybrid.config import WorkerConfig
+from niruhybrid.errors import InvalidTextError
 from niruhybrid.retrieval.store import EmbeddedStore
 from niruhybrid.testing import HashEncoder
 from niruhybrid.types import Vector
@@ -124,11 +126,11 @@ def test_a_poison_message_costs_only_itself(play: Play, poison: object, reason: 
             assert results[bad]["error"]["code"] == reason
             assert (await pipeline.stats()).documents == 2
         assert list(town.stream.dead) == [bad]
-        letter = town.stream.dead[bad]
-        assert letter.headers["Trace"] == "abc"
-        assert (letter.headers["Niru-Reason"], letter.headers["Niru-Subject"]) == (reason, "niru.data")
-        assert (letter.headers["Niru-Sequence"], letter.headers["Niru-Deliveries"]) == (str(bad), "1")
-        assert letter.headers["Niru-Message"].splitlines() == [letter.headers["Niru-Message"]]
+        buried = town.stream.dead[bad]
+        assert buried.headers["Trace"] == "abc"
+        assert (buried.headers["Niru-Reason"], buried.headers["Niru-Subject"]) == (reason, "niru.data")
+        assert (buried.headers["Niru-Sequence"], buried.headers["Niru-Deliveries"]) == (str(bad), "1")
+        assert buried.headers["Niru-Message"].splitlines() == [buried.headers["Niru-Message"]]
 
     play(scenario)
 
@@ -152,8 +154,8 @@ def test_what_fails_too_often_is_a_dead_letter_with_its_last_error(play: Play) -
         async with town.worker(BrokenStore(failures=1000)):
             sequence = town.send({"id": "tea", "text": "tea"})
             assert (await town.result())["error"]["code"] == "store_error"
-        letter = town.stream.dead[sequence]
-        assert (letter.headers["Niru-Reason"], letter.headers["Niru-Deliveries"]) == ("store_error", "2")
+        buried = town.stream.dead[sequence]
+        assert (buried.headers["Niru-Reason"], buried.headers["Niru-Deliveries"]) == ("store_error", "2")
 
     play(scenario, FEW)
 
@@ -320,6 +322,12 @@ def test_what_is_not_finished_in_time_goes_back_at_once(play: Play) -> None:
         assert again.deliveries == 2
 
     play(scenario, WorkerConfig(drain=0.01))
+
+
+def test_the_reason_of_a_dead_letter_is_one_line_for_a_header_and_no_longer_than_it_need_be() -> None:
+    said = letter(Message(b"", "niru.data", 7), InvalidTextError("what\r\nhappened: " + "x" * 1000))["Niru-Message"]
+    assert said.startswith("what happened: xx")
+    assert len(said) == 500
 
 
 def test_tries_come_further_and_further_apart() -> None:
