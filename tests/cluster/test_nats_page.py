@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import ROOT, of_language
+from tests.servers.cheap_worker import STARTED
 from tests.servers.nats import NatsServer
 from tools.run_page import Block, run
 
@@ -21,7 +22,7 @@ def test_the_snippets_of_the_page_do_what_it_says(tmp_path: Path) -> None:
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as worker:
             try:
                 assert worker.stdout is not None
-                assert worker.stdout.readline() == "ready\n"
+                assert worker.stdout.readline() == STARTED
                 code = [fence.code.replace("nats://127.0.0.1:4222", server.url) for fence in SNIPPETS]
                 blocks = [Block("python", each, 1) for each in [*code, "await client.close()"]]
                 said = "".join(output for _, output in run(blocks, "nats.md"))

@@ -18,12 +18,14 @@ from nats.js.api import RetentionPolicy
 from niruhybrid.cluster.nats import NatsBroker
 from niruhybrid.cluster.subjects import data_subject
 from niruhybrid.config import WorkerConfig
-from niruhybrid.errors import InvalidSettingError, UnreachableError
+from niruhybrid.errors import InvalidInputError, InvalidSettingError, UnreachableError
+from tests.servers.cheap_worker import STARTED
 from tests.servers.nats import NatsServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 NIRU = str(Path(sys.executable).parent / "niru")
+ROOT = Path(__file__).parents[2]
 WAIT = 30.0
 
 
@@ -56,11 +58,9 @@ async def used(url: str) -> dict[str, Any]:
 
 
 @contextmanager
-def running(*words: str) -> "Iterator[subprocess.Popen[str]]":
+def running(*command: str) -> "Iterator[subprocess.Popen[str]]":
     """Run a worker until the end of the block; one that was not told to stop by then is killed."""
-    with subprocess.Popen(
-        (NIRU, "worker", *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:
@@ -68,7 +68,7 @@ def running(*words: str) -> "Iterator[subprocess.Popen[str]]":
 
 
 def test_it_takes_data_and_queries_tells_how_it_is_and_ends_well(server: NatsServer, tmp_path: Path) -> None:
-    with running("--broker", server.url, "--store", str(tmp_path / "store.db")) as process:
+    with running(NIRU, "worker", "--broker", server.url, "--store", str(tmp_path / "store.db")) as process:
         assert process.stdout is not None
         assert "opens" in process.stdout.readline()
         assert "ready with 0 documents" in process.stdout.readline()
@@ -94,6 +94,28 @@ def test_a_broker_that_cannot_be_reached_is_given_up_in_time(caplog: pytest.LogC
     with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:1 .*check `url`") as refused:
         asyncio.run(main())
     assert "secret" not in str(refused.value) + caplog.text
+
+
+def test_a_worker_ends_well_while_nats_is_away(tmp_path: Path) -> None:
+    with NatsServer(tmp_path / "nats") as server:
+        command = (sys.executable, "-m", "tests.servers.cheap_worker", server.url, str(tmp_path / "store.db"))
+        with running(*command) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == STARTED
+            server.kill()
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=WAIT / 3)
+            assert process.returncode == 0
+
+
+@pytest.mark.parametrize("subject", ["$JS.API.STREAM.PURGE.niru", "$SYS.REQ"])
+def test_nobody_has_a_worker_speak_to_nats_itself(server: NatsServer, subject: str) -> None:
+    async def main() -> None:
+        async with NatsBroker(WorkerConfig(server.url)) as broker:
+            await broker.publish(subject, b"{}")
+
+    with pytest.raises(InvalidInputError, match="one of NATS itself"):
+        asyncio.run(main())
 
 
 def test_a_stream_that_forgets_what_is_acknowledged_is_refused(server: NatsServer) -> None:

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import nats
 import pytest
 
-from niruhybrid.cluster.broker import Broker, Request
+from niruhybrid.cluster.broker import Broker, Handler, Request
 from niruhybrid.cluster.nats import NatsBroker
+from niruhybrid.cluster.nats.connection import settled
 from niruhybrid.cluster.subjects import data_subject
 from niruhybrid.config import WorkerConfig
 from tests.cluster.memory_broker import MemoryBroker, MemoryStream
@@ -87,7 +88,7 @@ class Nats:
 
     async def listen(self, subject: str) -> Callable[[], Awaitable[bytes]]:
         listening = await self._client.subscribe(subject)
-        await self._client.flush()
+        await settled(self._client)
 
         async def heard() -> bytes:
             return bytes((await listening.next_msg(WAIT)).data)
@@ -239,13 +240,19 @@ def test_a_member_that_stops_leaves_what_comes_to_the_others_at_once(play: Play)
         pulling.cancel()
         await asyncio.wait({pulling})
         await world.add("niru.data", b"on its way")  # to the one that asked first
+        came: list[Any] = []
+
+        async def collect() -> None:
+            while len(came) < 2:
+                came.extend(await staying.pull(5))
+
+        collecting = asyncio.ensure_future(collect())
+        await asyncio.wait({collecting}, timeout=0.03)
         await leaving.stop()
         await leaving.stop()
         await world.add("niru.data", b"next")
         async with asyncio.timeout(world.ack_wait * 0.9):
-            came: list[Any] = []
-            while len(came) < 2:
-                came += await staying.pull(5)
+            await collecting
         assert sorted(message.data for message in came) == [b"next", b"on its way"]
 
     play(scenario)
@@ -309,6 +316,27 @@ def test_a_request_is_answered_until_serving_ends(play: Play) -> None:
         assert await world.ask("niru.query", b"tea?") == b"yes, tea?"
         await end()
         assert asked == [b"tea?"]
+
+    play(scenario)
+
+
+def test_a_shared_subject_is_served_by_one_member_at_a_time(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        asked: list[str] = []
+
+        def answering(name: str, member: Broker) -> Handler:
+            async def answer(request: Request) -> None:
+                asked.append(name)
+                await member.publish(request.reply, b"yes")
+
+            return answer
+
+        for name in ("one", "other"):
+            member = await world.member()
+            await member.serve("niru.query", answering(name, member), shared=True)
+        for _ in range(20):
+            await world.ask("niru.query", b"tea?")
+        assert len(asked) == 20
 
     play(scenario)
 

@@ -15,6 +15,7 @@ from nats import errors as nats_errors
 
 from niruhybrid.cluster.subjects import data_subject
 from niruhybrid.ports import Store
+from tests.servers.cheap_worker import STARTED
 
 __all__ = ("Disturb", "Publisher", "Start", "Worker", "check_every_message_is_kept_once", "disturbed", "workers")
 
@@ -64,7 +65,7 @@ async def workers(url: str, store: str) -> AsyncIterator[Start]:
             stack.push_async_callback(worker.stop)
             assert process.stdout is not None
             async with asyncio.timeout(WAIT):
-                assert await process.stdout.readline() == b"ready\n"
+                assert await process.stdout.readline() == STARTED.encode()
             return worker
 
         yield start

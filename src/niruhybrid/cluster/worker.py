@@ -23,7 +23,7 @@ async def run_worker(pipeline: Pipeline, broker: Broker, config: WorkerConfig, s
     What is not finished `drain` seconds later is given back to the group. Pipeline and broker stay open.
 
     Raises:
-        NiruError: requests can't be taken, or the pipeline was closed meanwhile.
+        NiruError: requests or messages can't be taken.
     """
     data, questions = DataConsumer(pipeline, broker, config), Questions(pipeline, broker, config)
     consuming = asyncio.create_task(data.run(), name="niru-worker-data")
