@@ -6,12 +6,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-import nats
 import pytest
 
 from niruhybrid.cluster.broker import Broker, Handler, Request
 from niruhybrid.cluster.nats import NatsBroker
-from niruhybrid.cluster.nats.connection import settled
+from niruhybrid.cluster.nats.connection import SettledClient
 from niruhybrid.cluster.subjects import data_subject
 from niruhybrid.config import WorkerConfig
 from tests.cluster.memory_broker import MemoryBroker, MemoryStream
@@ -88,7 +87,7 @@ class Nats:
 
     async def listen(self, subject: str) -> Callable[[], Awaitable[bytes]]:
         listening = await self._client.subscribe(subject)
-        await settled(self._client)
+        await self._client.flush()
 
         async def heard() -> bytes:
             return bytes((await listening.next_msg(WAIT)).data)
@@ -105,7 +104,8 @@ async def in_memory(folder: Path) -> AsyncIterator[World]:  # noqa: ARG001  # as
 async def on_nats(folder: Path) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         server = stack.enter_context(NatsServer(folder))
-        client = await nats.connect(server.url)
+        client = SettledClient()
+        await client.connect(server.url)
         stack.push_async_callback(client.close)
         yield Nats(server.url, client, stack)
 

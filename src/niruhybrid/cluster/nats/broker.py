@@ -6,13 +6,12 @@ from types import TracebackType
 from typing import Self
 
 from nats import errors as nats_errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import api
 from nats.js.errors import APIError, NotFoundError
 
 from niruhybrid.cluster.broker import End, Handler, Message, Request
-from niruhybrid.cluster.nats.connection import ANSWER, connect, settled, told
+from niruhybrid.cluster.nats.connection import ANSWER, SettledClient, connect, told
 from niruhybrid.cluster.nats.pulling import Pulling
 from niruhybrid.config import WorkerConfig
 from niruhybrid.errors import InvalidInputError, InvalidSettingError, UnreachableError
@@ -40,7 +39,7 @@ class NatsBroker:
     def __init__(self, config: WorkerConfig, *, patience: float = 10.0) -> None:
         self._config = config
         self._patience = patience
-        self._client = Client()
+        self._client = SettledClient()
         self._stream = self._client.jetstream(timeout=ANSWER)
         self._unordered = f"{config.prefix}.data"
         self._pulling = Pulling(self._client, config.stream, config.group, self._prepare)
@@ -135,7 +134,7 @@ class NatsBroker:
 
         with told():
             serving = await self._client.subscribe(subject, queue=self._config.group if shared else "", cb=take)
-            await settled(self._client)  # who asks from now on is heard
+            await self._client.flush(int(ANSWER))  # who asks from now on is heard
 
         async def end() -> None:
             if self._client.is_connected:
@@ -149,7 +148,7 @@ class NatsBroker:
         await self.stop()
         if self._client.is_connected:
             with contextlib.suppress(nats_errors.Error, TimeoutError):
-                await settled(self._client)
+                await self._client.flush(int(ANSWER))
         await self._client.close()
 
     async def __aenter__(self) -> Self:

@@ -15,12 +15,25 @@ from niruhybrid.cluster.subjects import health_subject
 from niruhybrid.config import WorkerConfig
 from niruhybrid.errors import UnreachableError
 
-__all__ = ("ANSWER", "ask_health", "connect", "settled", "told")
+__all__ = ("ANSWER", "SettledClient", "ask_health", "connect", "told")
 
 logger = logging.getLogger(__name__)
 
 ANSWER = 5.0
 """Seconds for one answer of the server."""
+
+
+class SettledClient(Client):
+    """A client whose `flush`, which its subscriptions' `drain` waits for, returns when the server has taken everything.
+
+    The ping of the original overtakes what is sent but not yet written, such as the end of a subscription; a second one
+    does not.
+    """
+
+    async def flush(self, timeout: int = 10) -> None:  # noqa: ASYNC109  # as the original has it
+        """Wait until the server has taken all that was sent before."""
+        await super().flush(timeout)
+        await super().flush(timeout)
 
 
 async def ask_health(config: WorkerConfig) -> dict[str, Any]:
@@ -65,12 +78,6 @@ async def connect(client: Client, config: WorkerConfig, patience: float, **optio
         if isinstance(err, TimeoutError):
             raise UnreachableError(f"no connection to {_hosts(urls)} ({last}): check `url`") from err
         raise
-
-
-async def settled(client: Client) -> None:
-    """Wait until the server has taken all that was sent before: a first ping may overtake what is not yet written."""
-    for _ in range(2):
-        await client.flush(int(ANSWER))
 
 
 @contextlib.contextmanager
