@@ -10,7 +10,7 @@ from niruhybrid.config import WorkerConfig
 from niruhybrid.errors import InvalidTextError
 from niruhybrid.retrieval.store import EmbeddedStore
 from niruhybrid.testing import HashEncoder
-from niruhybrid.types import Vector
+from niruhybrid.types import Document, IndexEntry, Vector
 from tests.cluster.conftest import BrokenStore, Play, Town, heard
 from tests.cluster.memory_broker import MemoryBroker
 
@@ -46,7 +46,12 @@ def test_a_message_is_stored_and_then_acknowledged_and_told(play: Play) -> None:
             result = await town.result()
             [document] = await pipeline.get(["tea"])
             assert document is not None
-            assert result == {"sequence": sequence, "id": "tea", "watermark": await pipeline.watermark()}
+            assert result == {
+                "sequence": sequence,
+                "id": "tea",
+                "watermark": await pipeline.watermark(),
+                "windows": 1,
+            }
             assert town.stream.timers == {}  # it does not come again
 
     play(scenario)
@@ -143,6 +148,22 @@ def test_a_store_that_fails_for_a_while_costs_no_message(play: Play) -> None:
             town.send({"id": "tea", "text": "tea"})
             assert (await town.result())["id"] == "tea"
             assert (await pipeline.stats()).documents == 1
+        assert town.stream.dead == {}
+
+    play(scenario)
+
+
+def test_a_model_that_is_not_the_store_s_costs_no_message(play: Play) -> None:
+    async def scenario(town: Town) -> None:
+        store = EmbeddedStore()
+        vector = HashEncoder(64).encode(["bread"])[0]
+        store.upsert([IndexEntry(Document("bread", "bread"), vector, ["bread"])])
+        town.send({"id": "tea", "text": "tea"})
+        async with town.worker(store, HashEncoder(32)):
+            ending = asyncio.ensure_future(town.result())
+            done, _ = await asyncio.wait({ending}, timeout=0.1)
+            assert not done
+            ending.cancel()
         assert town.stream.dead == {}
 
     play(scenario)

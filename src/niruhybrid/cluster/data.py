@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
@@ -10,9 +11,10 @@ from niruhybrid.cluster.broker import Broker, Message
 from niruhybrid.cluster.intake import Intake
 from niruhybrid.cluster.operations import Delete, Operation, backoff, concerns, is_lasting, letter, read
 from niruhybrid.config import WorkerConfig
-from niruhybrid.errors import NiruError, UndeliverableError, UnreachableError
+from niruhybrid.errors import EncoderError, InvalidVectorError, NiruError, UndeliverableError, UnreachableError
 from niruhybrid.pipeline import Pipeline
 from niruhybrid.server import problems
+from niruhybrid.server.data import reading
 
 __all__ = ("Counts", "DataConsumer")
 
@@ -42,7 +44,7 @@ class _Current:
 
     message: Message
     document_id: str = ""
-    watermark: int | None = None
+    outcome: dict[str, Any] = field(default_factory=dict)
 
 
 class DataConsumer:
@@ -71,6 +73,7 @@ class DataConsumer:
         self._tasks: dict[asyncio.Task[None], Message] = {}
         self._room = asyncio.Event()
         self._failing = False
+        self._extending = asyncio.create_task(self._extend(), name="niru-worker-extend")
 
     @property
     def in_flight(self) -> int:
@@ -79,16 +82,12 @@ class DataConsumer:
 
     async def run(self) -> None:
         """Take messages until it is cancelled."""
-        extending = asyncio.create_task(self._extend(), name="niru-worker-extend")
-        try:
-            while True:
-                await self._has_room()
-                for message in await self._broker.pull(self._config.in_flight - self.in_flight):
-                    task = asyncio.create_task(self._settle(message))
-                    self._tasks[task] = message
-                    task.add_done_callback(self._settled)
-        finally:
-            extending.cancel()
+        while True:
+            await self._has_room()
+            for message in await self._broker.pull(self._config.in_flight - self.in_flight):
+                task = asyncio.create_task(self._settle(message))
+                self._tasks[task] = message
+                task.add_done_callback(self._settled)
 
     async def drain(self, seconds: float) -> None:
         """Take no more, finish what is in flight within `seconds`, and give back the rest."""
@@ -102,6 +101,8 @@ class DataConsumer:
             await asyncio.wait(late)
         for message in late.values():
             await self._give_back(message, 0.0)
+        self._extending.cancel()
+        await asyncio.wait({self._extending})
         await self._intake.aclose()
 
     async def _has_room(self) -> None:
@@ -129,7 +130,7 @@ class DataConsumer:
                 self._failing = False
                 logger.info("data_recovered sequence=%d", message.sequence)
             newer = {} if current.message is message else {"superseded_by": current.message.sequence}
-            await self._tell(message, {"id": current.document_id, "watermark": current.watermark, **newer})
+            await self._tell(message, {"id": current.document_id, **current.outcome, **newer})
 
     def _refuse_after_too_many(self, message: Message) -> None:
         if message.deliveries > self._config.max_deliveries:  # then it took its workers with it
@@ -144,7 +145,7 @@ class DataConsumer:
         if own.deliveries > 1:
             current.message = await self._newest(own, current.document_id)
         while True:
-            current.watermark = await self._apply(read(current.message))
+            current.outcome = await self._apply(read(current.message))
             newest = await self._newest(current.message, current.document_id)
             if newest is current.message:
                 return
@@ -157,15 +158,17 @@ class DataConsumer:
             return known
         return newest
 
-    async def _apply(self, operation: Operation) -> int | None:
-        """Do what is asked for and return the watermark."""
+    async def _apply(self, operation: Operation) -> dict[str, Any]:
+        """Do what is asked for and return what is told of it."""
         if isinstance(operation, Delete):
             _, watermark = await self._pipeline.delete([operation.id])
-            return watermark
+            return {"watermark": watermark}
         result = await self._intake.store(operation)
+        if isinstance(result.error, InvalidVectorError) and operation.embedding is None:
+            raise EncoderError(f"vectors of the model can't be stored ({result.error})") from result.error
         if result.error is not None:
             raise result.error
-        return result.watermark
+        return {"watermark": result.watermark, **reading(result)}
 
     async def _failed(self, current: _Current, message: Message, error: Exception) -> None:
         """Bury a message if it is at fault itself, or has been tried often enough; else give it back."""

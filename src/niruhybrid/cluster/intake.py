@@ -24,7 +24,7 @@ class Intake:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._given: asyncio.Queue[tuple[Document, _Waiting] | None] = asyncio.Queue()  # bounded by its callers
+        self._given: asyncio.Queue[tuple[Document, _Waiting]] = asyncio.Queue()  # bounded by its callers
         self._under_way: deque[_Waiting] = deque()
         self._task = asyncio.create_task(self._run(), name="niru-intake")
 
@@ -41,8 +41,8 @@ class Intake:
         return await waiting
 
     async def aclose(self) -> None:
-        """Take no more, and wait for the end of what is under way."""
-        self._given.put_nowait(None)
+        """Take no more, and give up what is under way."""
+        self._task.cancel()
         await asyncio.wait({self._task})
 
     async def _run(self) -> None:
@@ -59,15 +59,14 @@ class Intake:
 
     def _fail(self, error: BaseException) -> None:
         while not self._given.empty():
-            if (given := self._given.get_nowait()) is not None:
-                self._under_way.append(given[1])
+            self._under_way.append(self._given.get_nowait()[1])
         for waiting in self._under_way:
             if not waiting.done():
                 waiting.set_exception(error)
 
     async def _taken(self) -> AsyncIterator[Document]:
-        while (given := await self._given.get()) is not None:
-            document, waiting = given
+        while True:
+            document, waiting = await self._given.get()
             self._under_way.append(waiting)
             yield document
 
