@@ -15,6 +15,7 @@ import pytest
 import requests
 
 from tests.client.wire import Received, Reply, in_order, scripted_servers
+from tests.servers.postgres import PostgresServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -109,6 +110,15 @@ def test_documents_are_ingested_once_and_found(niru: Run, notes: Path) -> None:
     assert len(lines[0]["data"]["hits"]) == 2
 
     assert orjson.loads(niru("stats", "--store", "s.db").stdout)["documents"] == 2
+
+
+def test_a_store_on_a_server_is_used_as_a_file_is(niru: Run, notes: Path, postgres_server: PostgresServer) -> None:
+    url = postgres_server.new_database()
+    first = niru("ingest", str(notes), "--store", url)
+    assert (first.returncode, first.stdout) == (0, "2 stored, 0 unchanged, 0 failed\n"), first.stderr
+    told = niru("query", "Which module has a priority queue?", "--store", url)
+    assert "heapq module implements a priority queue" in told.stdout
+    assert orjson.loads(niru("stats", "--store", url).stdout) == {"documents": 2}
 
 
 def test_bad_files_are_listed_and_never_fatal(niru: Run, notes: Path) -> None:

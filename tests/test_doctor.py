@@ -3,12 +3,14 @@
 import socket
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from niruhybrid.config import GenerationConfig, ServerConfig, StoreConfig
 from niruhybrid.doctor import Finding, examine
 from niruhybrid.retrieval.store import EmbeddedStore
 from niruhybrid.settings import Settings
+from tests.servers.postgres import PostgresServer
 
 NO_MODEL = "/absent/model"
 
@@ -66,3 +68,20 @@ def test_the_endpoint_that_answers_is_looked_for() -> None:
     assert (well.verdict, absent.verdict, unset.verdict) == ("well", "wrong", "wrong")
     assert "m at http://127.0.0.1:" in well.detail
     assert "NIRU_TEST_ABSENT_KEY" in unset.detail
+
+
+@pytest.mark.integration
+def test_a_store_on_a_server_is_looked_at_and_not_made(postgres_server: PostgresServer) -> None:
+    url = postgres_server.new_database().replace("postgres@", "postgres:s3cret@")
+    settings = Settings(model=NO_MODEL, store=StoreConfig(path=url), server=ServerConfig(port=0))
+    found = findings(settings)
+    assert found["store"].verdict == "warning"  # this server does not wait for its disk
+    assert "pgvector 0." in found["store"].detail
+    assert "`fsync`" in found["store"].detail
+    assert found["disk"].detail == "the store is on a server: see its own disk"
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'niru'").fetchone() == (0,)
+    away = findings(Settings(model=NO_MODEL, store=StoreConfig(path="postgresql://me:s3cret@127.0.0.1:1/db")))
+    assert away["store"].verdict == "wrong"
+    assert "can't be reached" in away["store"].detail
+    assert "s3cret" not in f"{found} {away}"

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from niruhybrid.ports import Encoder, Generator
 from niruhybrid.retrieval.store import EmbeddedStore
 from niruhybrid.testing import HashEncoder
 from niruhybrid.types import Document, Hit, Query, StreamEvent, Token
+from tests.servers.postgres import PostgresServer
 
 DOCUMENTS = [
     Document("json", "encodes and decodes JSON", "json"),
@@ -215,6 +217,38 @@ def test_open_takes_the_parts_it_is_given() -> None:
             return await answer(pipeline)
 
     assert [event.event for event in asyncio.run(scenario())] == ["sources", "token", "done"]
+
+
+def test_open_makes_the_store_that_a_path_names(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+
+    async def run(store: str | Path) -> list[str]:
+        async with await Pipeline.open(encoder=HashEncoder(), store=store) as pipeline:
+            assert [result.ok async for result in pipeline.ingest([Document("a", "river")])] == [True]
+            return [hit.id for hit in (await pipeline.search(Query("q", "river"))).hits]
+
+    assert asyncio.run(run(path)) == asyncio.run(run(str(path))) == ["a"]
+    assert path.is_file()
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_a_pipeline_on_a_server_hears_of_what_another_one_adds(postgres_server: PostgresServer) -> None:
+    url = postgres_server.new_database()
+
+    async def run() -> None:
+        async with (
+            await Pipeline.open(encoder=HashEncoder(), store=url) as one,
+            await Pipeline.open(encoder=HashEncoder(), store=url) as other,
+        ):
+            heard = await other.subscribe(Query("q", "river"), min_score=0.5)
+            [added] = [result async for result in one.ingest([Document("a", "river")])]
+            match = await anext(heard)
+            assert (match.hit.id, match.watermark) == ("a", added.watermark)
+            [hit] = (await other.search(Query("q", "river", min_watermark=match.watermark))).hits
+            assert hit.id == "a"
+
+    asyncio.run(run())
 
 
 def test_ingest_skips_what_is_there_and_stores_what_has_changed() -> None:

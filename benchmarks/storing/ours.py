@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from benchmarks.storing.corpus import Corpus, Nearest, Question
 
+from niruhybrid.ports import Store
 from niruhybrid.retrieval.store import EmbeddedStore
 from niruhybrid.types import IndexEntry, SearchRequest
 
@@ -34,7 +35,7 @@ def times(call: Callable[[Any], object], items: Sequence[Any]) -> list[float]:
 def settled() -> None:
     """Wait until the store has no upkeep to do."""
     for thread in threading.enumerate():
-        if thread.name == "niru-store-upkeep":
+        if thread.name in {"niru-store-upkeep", "niru-store-index"}:
             thread.join()
 
 
@@ -42,11 +43,11 @@ def asked(question: Question, **more: Any) -> SearchRequest:
     return SearchRequest(question.vector, question.terms, 10, **more)
 
 
-def ids(store: EmbeddedStore, requests: Sequence[SearchRequest]) -> list[list[str]]:
+def ids(store: Store, requests: Sequence[SearchRequest]) -> list[list[str]]:
     return [[hit.id for hit in store.search([request])[0].hits] for request in requests]
 
 
-def under_writes(store: EmbeddedStore, corpus: Corpus, first: int, a_second: int) -> tuple[list[float], float]:
+def under_writes(store: Store, corpus: Corpus, first: int, a_second: int) -> tuple[list[float], float]:
     """Return query times while rows are written one by one, and the rows written a second."""
     rows, done, written = corpus.rows(first, 20 * a_second), threading.Event(), [0]
     begun = time.monotonic()
@@ -66,7 +67,7 @@ def under_writes(store: EmbeddedStore, corpus: Corpus, first: int, a_second: int
     return taken, written[0] / (time.monotonic() - begun)
 
 
-def fill(store: EmbeddedStore, corpus: Corpus, rows: int, seen: Sequence[Nearest]) -> dict[str, float]:
+def fill(store: Store, corpus: Corpus, rows: int, seen: Sequence[Nearest]) -> dict[str, float]:
     """Write rows in 32s."""
     began, spent = time.perf_counter(), 0.0
     for first in range(0, rows, 1024):
@@ -81,7 +82,7 @@ def fill(store: EmbeddedStore, corpus: Corpus, rows: int, seen: Sequence[Nearest
     return {"ingest in 32s, rows/s": rows / spent, "ingest and indexes, s": time.perf_counter() - began}
 
 
-def writes(store: EmbeddedStore, more: Sequence[IndexEntry]) -> dict[str, float]:
+def writes(store: Store, more: Sequence[IndexEntry]) -> dict[str, float]:
     """Write more rows, one by one and in 32s, and look for some."""
     alone = times(lambda entry: store.upsert([entry]), more[:1000])
     together = times(store.upsert, [more[n : n + 32] for n in range(1000, 2000, 32)])
@@ -93,7 +94,7 @@ def writes(store: EmbeddedStore, more: Sequence[IndexEntry]) -> dict[str, float]
     }
 
 
-def queries(store: EmbeddedStore, corpus: Corpus, near: Nearest, filtered: dict[str, Nearest]) -> dict[str, float]:
+def queries(store: Store, corpus: Corpus, near: Nearest, filtered: dict[str, Nearest]) -> dict[str, float]:
     """Ask all questions: alone, together, by one half, with filters."""
     figures = {}
     requests = [asked(question) for question in corpus.questions]

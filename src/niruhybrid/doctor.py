@@ -85,6 +85,8 @@ def _model(settings: Settings) -> Finding:
 def _store(settings: Settings) -> Finding:
     if settings.store.path is None:
         return Finding("store", "warning", "kept in memory, and lost at the end: set `store.path` to keep it")
+    if settings.store.on_server:
+        return _server(settings)
     path = Path(settings.store.path)
     if not path.exists():
         if not os.access(path.absolute().parent, os.W_OK):
@@ -96,7 +98,26 @@ def _store(settings: Settings) -> Finding:
         return Finding("store", "well", f"{path}, {store.count():,} documents, {path.stat().st_size:,} bytes")
 
 
+def _server(settings: Settings) -> Finding:
+    try:
+        from niruhybrid.retrieval.postgres.looking import look  # noqa: PLC0415  # an extra
+    except ImportError:
+        return Finding("store", "wrong", "the client of PostgreSQL is missing: pip install 'niruhybrid[postgres]'")
+    seen = look(settings.store)
+    detail = f"{settings.store.name}, PostgreSQL {seen.version}, pgvector {seen.vectors or 'missing'}"
+    if seen.vectors is None:
+        return Finding("store", "wrong", f"{detail}: install the extension `vector` on the server")
+    if not seen.writable:
+        return Finding("store", "wrong", f"{detail}, may not write: grant the user its rights, or name the primary")
+    if not seen.synced:
+        return Finding("store", "warning", f"{detail}, a loss of power loses writes: set `fsync` and restart it")
+    there = "no tables yet" if seen.documents is None else f"{seen.documents:,} documents"
+    return Finding("store", "well", f"{detail}, {there}, answers in {seen.seconds * 1e3:.1f} ms")
+
+
 def _disk(settings: Settings) -> Finding:
+    if settings.store.on_server:
+        return Finding("disk", "well", "the store is on a server: see its own disk")
     place = Path(settings.store.path or ".").absolute().parent
     free = shutil.disk_usage(place).free
     detail = f"{free / 1e9:.1f} GB free at {place}"

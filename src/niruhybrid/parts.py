@@ -1,11 +1,18 @@
 """A pipeline's parts, made of settings; what is heavy is loaded when it is asked for."""
 
 import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from niruhybrid.config import GenerationConfig, StoreConfig
 from niruhybrid.errors import InvalidSettingError
 from niruhybrid.ports import Encoder, Generator, Store
 from niruhybrid.settings import Settings
+
+if TYPE_CHECKING:
+    from niruhybrid.retrieval.postgres import PostgresStore
+    from niruhybrid.retrieval.store import EmbeddedStore
 
 __all__ = ("Parts", "open_generator", "open_parts", "open_store")
 
@@ -13,15 +20,20 @@ Parts = tuple[Encoder, Store, Generator]
 """What a pipeline is made of."""
 
 
-def open_parts(settings: Settings, encoder: Encoder | None, store: Store | None, generator: Generator | None) -> Parts:
-    """Make the parts that are missing; blocks for as long as a model takes to load.
+def open_parts(
+    settings: Settings, encoder: Encoder | None, store: Store | str | Path | None, generator: Generator | None
+) -> Parts:
+    """Make the parts that are missing, or only named; blocks for as long as a model takes to load.
 
     Raises:
         ModelError: the model can't be loaded.
         StoreError: the store can't be opened.
         InvalidSettingError: a generator is asked for whose key or package is not there.
     """
-    store = store or open_store(settings.store)
+    if store is None:
+        store = open_store(settings.store)
+    elif isinstance(store, str | Path):
+        store = open_store(replace(settings.store, path=str(store)))
     try:
         return encoder or _load_encoder(settings.model), store, generator or open_generator(settings.generation)
     except BaseException:
@@ -35,7 +47,7 @@ def _load_encoder(model: str | None) -> Encoder:
     return HybridEncoder(model)
 
 
-def open_store(config: StoreConfig) -> Store:
+def open_store(config: StoreConfig) -> "EmbeddedStore | PostgresStore":
     """Return the store that the settings name: on a PostgreSQL server, in a file, or in memory.
 
     Raises:

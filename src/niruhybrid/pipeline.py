@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -126,11 +127,18 @@ class Pipeline:
         settings: Settings | None = None,
         *,
         encoder: Encoder | None = None,
-        store: Store | None = None,
+        store: Store | str | Path | None = None,
         generator: Generator | None = None,
         tracing: Tracing | None = None,
     ) -> Self:
         """Return a running pipeline; parts that are not given are made from `settings`, off the event loop.
+
+        Args:
+            settings: what the parts are made from; None takes the defaults.
+            encoder: turns texts into vectors.
+            store: keeps documents; a path or a URL takes the place of `store.path`.
+            generator: writes answers.
+            tracing: where spans go.
 
         Raises:
             ModelError: the model can't be loaded.

@@ -14,7 +14,7 @@ from tests.servers.postgres import PostgresServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-MESSAGES = 2000
+MESSAGES = 1000
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ POWER = StoreConfig(durability="power")
 def postgres_store(request: pytest.FixtureRequest) -> Store:
     from niruhybrid.retrieval.postgres import PostgresStore  # only where there is a server
 
-    return PostgresStore(request.getfixturevalue("postgres_server").new_database())
+    return PostgresStore(request.getfixturevalue("postgres_server").emptied_database())
 
 
 STORES: dict[str, Callable[[pytest.FixtureRequest], Store]] = {

@@ -40,19 +40,22 @@ class PostgresServer:
 
     Args:
         folder: where its data are; made if there is none. As root, it and those above it must be open to all to pass.
+        settings: more of them, such as `fsync=on`, to take the place of those that tests need.
 
     Attributes:
         port: on 127.0.0.1; stays the same when the server is started again.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Iterable[str] = ()) -> None:
         self.port = _free_port()
         self._folder = folder
+        self._settings = (*_SETTINGS, *settings)
         self._user = _other_user()
         self._process: subprocess.Popen[str] | None = None
         self._ready = threading.Event()
         self._said: deque[str] = deque(maxlen=50)
         self._numbers = count(1)
+        self._emptied: str | None = None
         folder.mkdir(parents=True, exist_ok=True)
         if self._user:
             os.chown(folder, self._user["user"], self._user["group"])
@@ -82,7 +85,7 @@ class PostgresServer:
     def start(self) -> None:
         """Start it, again on the same data and port if it has been; returns when it takes connections."""
         self._ready.clear()
-        settings = [part for setting in _SETTINGS for part in ("-c", setting)]
+        settings = [part for setting in self._settings for part in ("-c", setting)]
         self._process = self._run(["postgres", "-D", str(self._data), "-p", str(self.port), *settings])
         threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
         if not self._ready.wait(_WAIT) or self._process.poll() is not None:
@@ -98,6 +101,15 @@ class PostgresServer:
         with self._connected("postgres") as connection:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
         return self.url(name)
+
+    def emptied_database(self) -> str:
+        """Return the URL of a database without a store, always the same one: sooner there than a new one."""
+        if self._emptied is None:
+            self._emptied = self.new_database()
+        with psycopg.connect(self._emptied, autocommit=True) as connection:
+            connection.execute("SET client_min_messages = error")
+            connection.execute("DROP SCHEMA IF EXISTS niru CASCADE")
+        return self._emptied
 
     def kill(self) -> None:
         """Kill all of its processes, as `kill -9` does; returns when they are gone."""

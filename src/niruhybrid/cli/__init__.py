@@ -12,6 +12,7 @@ try:
     from niruhybrid.cli.bench import bench
     from niruhybrid.cli.doctor import doctor
     from niruhybrid.cli.ingest import ingest
+    from niruhybrid.cli.migrate import migrate
     from niruhybrid.cli.query import query
     from niruhybrid.cli.serve import serve
     from niruhybrid.cli.stats import stats
@@ -65,5 +66,5 @@ def _niru(context: click.Context, config: str | None) -> None:
     context.obj = config
 
 
-for _command in (serve, query, ingest, stats, top, bench, doctor, eval_command, worker):
+for _command in (serve, query, ingest, migrate, worker, stats, top, bench, doctor, eval_command):
     _niru.add_command(_command)

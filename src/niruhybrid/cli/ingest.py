@@ -15,7 +15,7 @@ from niruhybrid.cli.options import (
     arguments,
     examples,
     model_option,
-    store_of,
+    need_store,
     store_option,
     url_option,
 )
@@ -70,7 +70,7 @@ def ingest(
     bad: list[str] = []
     if url is None:
         settings = load_settings(config, arguments=arguments({"store": store, "model": model}))
-        store_of(settings, must_exist=False)
+        need_store(settings, must_exist=False)
         with _progress("opening the model and the store") as show:
             report = asyncio.run(_stored(settings, paths, bad, show))
     else:

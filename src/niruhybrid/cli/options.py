@@ -16,7 +16,7 @@ __all__ = (
     "examples",
     "llm_options",
     "model_option",
-    "store_of",
+    "need_store",
     "store_option",
     "url_option",
 )
@@ -40,7 +40,8 @@ _SETTINGS = {
 
 def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--store`."""
-    return click.option("--store", type=click.Path(dir_okay=False), help="File of the store.")(command)
+    words = "File of the store, or URL of a PostgreSQL database; one with a password is better in NIRU_STORE_PATH."
+    return click.option("--store", type=click.Path(dir_okay=False), help=words)(command)
 
 
 def model_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,16 +81,15 @@ def examples(*lines: str) -> str:
     return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
 
 
-def store_of(settings: Settings, *, must_exist: bool) -> Path:
-    """Return the file of the store.
+def need_store(settings: Settings, *, must_exist: bool) -> None:
+    """Refuse settings without a store.
 
     Raises:
         UsageError: none is given.
-        InvalidSettingError: it must exist and does not.
+        InvalidSettingError: its file must exist and does not; a server is asked when the store is opened.
     """
-    if settings.store.path is None:
+    store = settings.store
+    if store.path is None:
         raise click.UsageError("no store is given: add --store FILE, or --url URL for a running server")
-    path = Path(settings.store.path)
-    if must_exist and not path.is_file():
-        raise InvalidSettingError(f"there is no store {str(path)!r}: make it with niru ingest")
-    return path
+    if must_exist and not store.on_server and not Path(store.path).is_file():
+        raise InvalidSettingError(f"there is no store {store.path!r}: make it with niru ingest")

@@ -15,7 +15,7 @@ from niruhybrid.cli.options import (
     examples,
     llm_options,
     model_option,
-    store_of,
+    need_store,
     store_option,
     url_option,
 )
@@ -69,7 +69,7 @@ def query(
     asked = Query("cli", text, top_k, timeout=timeout, mode=mode, filter=None if wanted is None else _json_of(wanted))
     if url is None:
         settings = load_settings(config, arguments=arguments(given))
-        store_of(settings, must_exist=True)
+        need_store(settings, must_exist=True)
         events = _from_store(settings, asked)
     else:
         if local := [name for name, value in given.items() if value is not None]:

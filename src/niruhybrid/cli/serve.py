@@ -65,7 +65,7 @@ def serve(
     if workers != 1:
         raise click.UsageError(
             f"--workers is {workers}: a store belongs to one process, which uses every core by itself; "
-            "run more servers, each with a store of its own"
+            "run more servers, each with a store of its own or all with one on PostgreSQL"
         )
     from niruhybrid.server import logs  # noqa: PLC0415  # heavy
 
@@ -123,8 +123,9 @@ async def _fill(pipeline: "Pipeline", settings: Settings, paths: tuple[str, ...]
     if demo:
         from niruhybrid.demo import fill_demo  # noqa: PLC0415  # only for this option
 
-        kept = settings.store.path
-        report = await fill_demo(pipeline, None if kept is None else Path(kept), on_progress=_now_and_then())
+        store = settings.store
+        file = None if store.path is None or store.on_server else Path(store.path)
+        report = await fill_demo(pipeline, file, on_progress=_now_and_then())
     elif paths:
         documents = documents_of(paths, lambda line: click.echo(f"not stored: {line}", err=True))
         report = await ingest_new(pipeline, documents, on_progress=_now_and_then())

@@ -146,6 +146,22 @@ class Session:
             for row, terms, metadata, vector, checksum, owner in found
         ]
 
+    def page_of_entries(self, name: str, part: int, limit: int) -> list[tuple[Record, list[str], bytes]]:
+        """Return the `limit` passages that follow a document's part, by id and part, with terms and vectors.
+
+        Raises:
+            StoreCorruptError: a passage has no vector, or a vector is not what was written.
+        """
+        found = self.execute(
+            f"SELECT {_RECORD}, terms, vector, checksum FROM passages LEFT JOIN vectors USING (row) "  # our own names
+            "WHERE (id, part) > (?, ?) ORDER BY id, part LIMIT ?",
+            (name, part, limit),
+        )
+        return [
+            (Record(*values), split(terms), checked_vector_bytes(values[0], vector, checksum))
+            for *values, terms, vector, checksum in found
+        ]
+
     def ids(self) -> list[str]:
         """Return all ids, in no particular order."""
         return [name for (name,) in self.execute("SELECT id FROM passages WHERE part = 0")]

@@ -177,6 +177,16 @@ class EmbeddedStore:
         with self._log.read() as session:
             return session.page_of_ids(after, limit)
 
+    def entries(self, limit: int, after: tuple[str, int] = ("", 0)) -> list[IndexEntry]:
+        """Return the `limit` entries that follow a document's part, by id and part: page by page, all there are.
+
+        Raises:
+            StoreError: nothing can be read; the subclass says why.
+            ClosedError: the store has been closed.
+        """
+        with self._log.read() as session:
+            return [_entry(*kept) for kept in session.page_of_entries(*after, limit)]
+
     def close(self) -> None:
         """Release files and memory; searches in progress end undisturbed. A second call does nothing."""
         self._keeper.stop()
@@ -220,6 +230,13 @@ def _document(session: Session, name: str) -> Document | None:
     first = parts[0]
     vector = np.frombuffer(session.vector(first.row), np.float32) if len(parts) == 1 else None
     return Document(name, whole(parts), title=first.title, metadata=orjson.loads(first.metadata), embedding=vector)
+
+
+def _entry(kept: Record, terms: list[str], data: bytes) -> IndexEntry:
+    vector = np.frombuffer(data, np.float32)
+    metadata, blank = orjson.loads(kept.metadata), not kept.text or kept.text.isspace()
+    document = Document(kept.id, kept.text, kept.title, metadata, vector if blank else None)  # which needs one
+    return IndexEntry(document, vector, terms, kept.part, kept.start)
 
 
 def _hits(session: Session, state: Snapshot, best: Sequence[tuple[int, float]]) -> tuple[Hit, ...]:

@@ -7,13 +7,13 @@ again. A transaction whose commit was on its way when the connection broke has l
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 import psycopg
 from psycopg import errors as refused
-from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from niruhybrid.config import StoreConfig
 from niruhybrid.errors import (
@@ -27,7 +27,7 @@ from niruhybrid.errors import (
 from niruhybrid.retrieval.postgres import schema
 from niruhybrid.retrieval.postgres.arrays import register
 
-__all__ = ("Connection", "Connections", "Rows", "Statement", "Write", "ask")
+__all__ = ("Connection", "Connections", "Rows", "Statement", "Write", "ask", "connected")
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +38,6 @@ Statement = tuple[str, Any]
 """SQL made of constant parts, and its parameters."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0  # seconds between two tries
-_LOST = (
-    psycopg.OperationalError,
-    psycopg.InterfaceError,
-    PoolTimeout,
-)
 _AGAIN = (refused.UniqueViolation, refused.DeadlockDetected, refused.SerializationFailure)
 _ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 _SHORTEST_CONNECT = 2  # seconds; libpq takes no less
@@ -88,22 +83,17 @@ class Connections:
             schema.prepare(connection, self.name)
             info = connection.execute("SELECT 'vector'::regtype::oid::bigint").fetchone()
         self.vector_kind = int(info[0]) if info else 0
-        self._pool = ConnectionPool(
-            kwargs=self._arguments,
-            configure=self._configure,
-            min_size=1,
-            max_size=config.connections,
-            timeout=self._timeout,
-            reconnect_timeout=self._timeout,
-            name="niru-store",
-            num_workers=1,
-            open=True,
-        )
+        self._free = threading.Semaphore(config.connections)
+        self._idle: deque[Connection] = deque()
 
     def connect(self) -> Connection:
         """Return a connection of one's own, outside a transaction; errors are PostgreSQL's."""
         connection = psycopg.connect(**self._arguments)
-        self._configure(connection)
+        try:
+            self._configure(connection)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def read(self, work: Callable[[Connection], T]) -> T:
@@ -154,7 +144,7 @@ class Connections:
     def close(self) -> None:
         """Close all connections; those in use when they are given back."""
         self._closed.set()
-        self._pool.close()
+        self._drop_idle()
 
     def refuse_closed(self) -> None:
         """Raise `ClosedError` if the store has been closed."""
@@ -166,36 +156,64 @@ class Connections:
         """Turn the errors of a block into ours."""
         try:
             yield
-        except (psycopg.Error, PoolTimeout, PoolClosed) as err:
+        except psycopg.Error as err:
             self.refuse_closed()
             raise _store_error(err, self.name, self._timeout) from err
 
     def _tried(self, work: Callable[[Connection], T]) -> T:
-        self.refuse_closed()
         deadline, pause = time.monotonic() + self._timeout, _FIRST_WAIT
         with self.own_errors():
             while True:
                 try:
-                    with self._pool.connection(max(1e-3, deadline - time.monotonic())) as connection:
-                        return self._undone_if_failed(connection, work)
+                    with self._borrowed(deadline) as connection:
+                        return work(connection)
                 except _AGAIN:
                     if time.monotonic() > deadline:
                         raise
-                except _LOST as err:
-                    if not _passing(err) or time.monotonic() + pause > deadline or self.closed:
+                except psycopg.Error as err:
+                    if not _lost(err) or time.monotonic() + pause > deadline:
                         raise
                     _log.warning("store_connection_lost error=%s", type(err).__name__)
-                    self._pool.check()  # the others are likely lost, too
+                    self._drop_idle()  # likely lost, too
                     self.wait(pause)
                     pause = min(2 * pause, _LONGEST_WAIT)
 
-    def _undone_if_failed(self, connection: Connection, work: Callable[[Connection], T]) -> T:
+    @contextmanager
+    def _borrowed(self, deadline: float) -> Iterator[Connection]:
+        """Lend a connection; what it has begun and not committed is undone when it is given back."""
+        self.refuse_closed()
+        if not self._free.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise StoreUnreachableError(
+                f"{self.name} had no connection free in {self._timeout:g} s: raise `connections`, or ask less at once"
+            )
         try:
-            return work(connection)
-        except BaseException:
-            if not connection.closed:
-                connection.rollback()
-            raise
+            connection = self._taken() or self.connect()
+            try:
+                yield connection
+            except BaseException:
+                if not connection.closed:
+                    connection.rollback()
+                raise
+            finally:
+                self._give_back(connection)
+        finally:
+            self._free.release()
+
+    def _taken(self) -> Connection | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _give_back(self, connection: Connection) -> None:
+        if not connection.closed:
+            self._idle.append(connection)
+        if self.closed:
+            self._drop_idle()
+
+    def _drop_idle(self) -> None:
+        while (connection := self._taken()) is not None:
+            connection.close()
 
     def _configure(self, connection: Connection) -> None:
         register(connection)
@@ -210,8 +228,28 @@ class Connections:
         ask(connection, *(("SELECT set_config(%s, %s, false)", setting) for setting in settings.items()))
 
 
+@contextmanager
+def connected(config: StoreConfig) -> Iterator[Connection]:
+    """Lend a connection as the server gives it, outside a transaction.
+
+    Raises:
+        InvalidSettingError: the URL is not one.
+        StoreUnreachableError: the server can't be reached.
+        StoreError: it refuses.
+    """
+    try:
+        with psycopg.connect(**_parsed(config)) as connection:
+            yield connection
+    except psycopg.Error as err:
+        raise _store_error(err, f"store {config.name!r}", config.server_timeout) from err
+
+
 def ask(connection: Connection, *statements: Statement) -> list[Rows]:
     """Send statements in one go; return the rows of each."""
+    if len(statements) == 1:
+        [(sql, values)] = statements
+        cursor = connection.execute(sql.encode(), values, binary=True)
+        return [cursor.fetchall() if cursor.description else []]
     with connection.pipeline():
         cursors = [connection.execute(sql.encode(), values, binary=True) for sql, values in statements]
     return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
@@ -236,14 +274,15 @@ def _parsed(config: StoreConfig) -> dict[str, Any]:
     return _ALIVE | {"application_name": "niruhybrid", "connect_timeout": seconds} | given | {"autocommit": True}
 
 
-def _passing(err: BaseException) -> bool:
+def _lost(err: psycopg.Error) -> bool:
     """Whether an error is of the connection, not of what was asked."""
-    return not isinstance(err, psycopg.Error) or err.sqlstate is None or err.sqlstate[:3] in {"57P", "080"}
+    of_connection = isinstance(err, psycopg.OperationalError | psycopg.InterfaceError)
+    return of_connection and (err.sqlstate is None or err.sqlstate[:3] in {"57P", "080"})
 
 
-def _store_error(err: BaseException, name: str, timeout: float) -> StoreError:
+def _store_error(err: psycopg.Error, name: str, timeout: float) -> StoreError:
     match err:
-        case refused.QueryCanceled() | PoolTimeout():
+        case refused.QueryCanceled():
             return StoreUnreachableError(
                 f"{name} did not answer in {timeout:g} s: see what the server does, or raise `server_timeout`"
             )
@@ -251,10 +290,10 @@ def _store_error(err: BaseException, name: str, timeout: float) -> StoreError:
             return StoreFullError(f"{name} has no room to grow, the last change was not made: free some disk space")
         case refused.InsufficientPrivilege() | refused.ReadOnlySqlTransaction():
             return StoreReadOnlyError(f"{name} can't be written to ({_said(err)}): grant the user its rights")
-        case psycopg.OperationalError() | psycopg.InterfaceError() if _passing(err):
+        case _ if _lost(err):
             return StoreUnreachableError(f"{name} can't be reached ({_said(err)}): check the server and its address")
     return StoreError(f"{name} refused ({_said(err)}): see the server's log")
 
 
-def _said(err: BaseException) -> str:
+def _said(err: psycopg.Error) -> str:
     return str(err).strip().split("\n")[0]

@@ -12,7 +12,7 @@ from niruhybrid.types import Vector
 
 __all__ = ("EXACT", "MOST_DIMENSIONS", "compared", "cosines", "index", "likely", "passing", "settings")
 
-EXACT = 20_000
+EXACT = 10_000
 """So many vectors are compared as fast as the index finds some among more."""
 
 MOST_DIMENSIONS = 4000
@@ -53,7 +53,7 @@ def settings(limit: int) -> Statement:
 
 def passing(where: Where) -> Statement:
     """Return the statement that counts what passes a filter, but no further than needed to know whether it is much."""
-    sql = f"SELECT count(*) FROM (SELECT FROM niru.passages p WHERE {where.condition} LIMIT %(most)s) AS some"
+    sql = f"SELECT count(*) FROM (SELECT FROM niru.passages p WHERE {where.condition} LIMIT %(most)s) AS passing"
     return sql, where.values | {"most": EXACT + 1}
 
 

@@ -110,7 +110,10 @@ def prepare(connection: psycopg.Connection[Any], name: str) -> None:
 
 def _version(connection: psycopg.Connection[Any]) -> int:
     """Return the version of the tables; 0 without any."""
-    [there] = _one(connection, "SELECT to_regclass('niru.state') IS NOT NULL")
+    # not by `to_regclass`: within a transaction it may remember that there were none
+    [there] = _one(
+        connection, "SELECT EXISTS (SELECT FROM pg_tables WHERE (schemaname, tablename) = ('niru', 'state'))"
+    )
     return int(_one(connection, "SELECT version FROM niru.state")[0]) if there else 0
 
 

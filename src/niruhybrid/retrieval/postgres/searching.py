@@ -60,6 +60,9 @@ class _Asked:
     def unscored(self) -> list[int]:
         return [] if self.words is None else [row for row in self.rows() if row not in self.scores]
 
+    def unplaced(self) -> list[int]:
+        return [row for row in self.rows() if row not in self.places]
+
     def take(self, rows: Rows, *, final: bool) -> None:
         """Take in what was found by words, with its scores, which are `final` or by some of the words."""
         if final:
@@ -96,7 +99,7 @@ class Search:
         while open_:
             self._find_near([one for one in open_ if one.vector is not None])
             words = [one for one in open_ if one.words is not None]
-            self._score_words(words)
+            self._complete(words)
             self._find_worded(words)
             self._complete(open_)
             if self._state.parted:
@@ -141,13 +144,27 @@ class Search:
         for one, found in zip(asked, self._ask([*before, *statements])[len(before) :], strict=True):
             one.near = dict(found)
 
-    def _score_words(self, asked: Sequence[_Asked]) -> None:
-        """Score by words what has not been yet."""
-        missing = [(one, one.words, rows) for one in asked if one.words is not None and (rows := one.unscored())]
-        found = self._ask(worded.occurrences_of(words.query, rows) for _, words, rows in missing)
-        for (one, words, rows), occurrences in zip(missing, found, strict=True):
-            scores = worded.scores(occurrences, words.query, words.own, self._state.average)
+    def _complete(self, asked: Sequence[_Asked]) -> None:
+        """Find what one half knows of a row and the other does not yet, and whose passage it is."""
+        words = [(one, one.words, rows) for one in asked if one.words is not None and (rows := one.unscored())]
+        far = [(one, one.vector, rows) for one in asked if one.vector is not None and (rows := one.far())]
+        placed = [] if self._apart else [(one, rows) for one in asked if (rows := one.unplaced())]
+        answers = iter(
+            self._ask(
+                [
+                    *(worded.occurrences_of(terms.query, rows) for _, terms, rows in words),
+                    *(nearest.cosines(vector, rows) for _, vector, rows in far),
+                    *((_PLACES, (integers(rows),)) for _, rows in placed),
+                ]
+            )
+        )
+        for one, terms, rows in words:
+            scores = worded.scores(next(answers), terms.query, terms.own, self._state.average)
             one.scores |= dict.fromkeys(rows, 0.0) | scores
+        for one, _, _ in far:
+            one.near |= dict(next(answers))
+        for one, _ in placed:
+            one.places |= {row: (owner, kin) for row, owner, kin in next(answers)}
 
     def _find_worded(self, asked: Sequence[_Asked]) -> None:
         """Find the best by words, by the rarer ones where that is enough."""
@@ -177,19 +194,6 @@ class Search:
         rows = list(one.near)
         cosines, words = (np.array([of[row] for row in rows], np.float32) for of in (one.near, one.scores))
         return max(0.0, words_needed(cosines, words, one.request.top_k, self._weight, one.words.own.norm))
-
-    def _complete(self, asked: Sequence[_Asked]) -> None:
-        """Find what one half knows and the other does not yet, and whose passages these are."""
-        self._score_words(asked)
-        far = [(one, one.vector, rows) for one in asked if one.vector is not None and (rows := one.far())]
-        for (one, _, _), found in zip(
-            far, self._ask(nearest.cosines(vector, rows) for _, vector, rows in far), strict=True
-        ):
-            one.near |= dict(found)
-        if not self._apart:
-            statements = [(_PLACES, (integers(one.rows()),)) for one in asked]
-            for one, found in zip(asked, self._ask(statements), strict=True):
-                one.places = {row: (owner, kin) for row, owner, kin in found}
 
     def _score_documents(self, asked: Sequence[_Asked]) -> None:
         """Score by words the documents, all their passages together, of what was found."""

@@ -12,7 +12,7 @@ from niruhybrid.retrieval.changes import checked_matrix
 from niruhybrid.retrieval.postgres.connection import Connection, Connections, Rows, Statement, ask
 from niruhybrid.retrieval.postgres.following import Follower
 from niruhybrid.retrieval.postgres.frequencies import Frequencies
-from niruhybrid.retrieval.postgres.reading import documents, documents_of, hits_of, records_of
+from niruhybrid.retrieval.postgres.reading import ENTRIES, documents, documents_of, entry_of, hits_of, records_of
 from niruhybrid.retrieval.postgres.searching import Search
 from niruhybrid.retrieval.postgres.state import STATE, State
 from niruhybrid.retrieval.postgres.transactions import COMMIT, SNAPSHOT
@@ -107,7 +107,7 @@ class PostgresStore:
     def search(self, requests: Sequence[SearchRequest], /) -> list[SearchResponse]:
         """Answer a batch of queries, in their order, all from one state of the store. See `EmbeddedStore.search`.
 
-        In a store of more than 20,000 passages the dense half goes by an index, and may miss a few of the nearest.
+        In a store of more than 10,000 passages the dense half goes by an index, and may miss a few of the nearest.
 
         Raises:
             InvalidVectorError: a vector is not finite, or its dimension is not the store's.
@@ -149,6 +149,16 @@ class PostgresStore:
         """Return the `limit` ids that follow `after`, ascending by code point: page by page, all there are."""
         sql = "SELECT id FROM niru.passages WHERE id > %s AND part = 0 ORDER BY id LIMIT %s"
         return [name for (name,) in self._rows((sql, (after, limit)))]
+
+    def entries(self, limit: int, after: tuple[str, int] = ("", 0)) -> list[IndexEntry]:
+        """Return the `limit` entries that follow a document's part, by id and part: page by page, all there are.
+
+        Raises:
+            StoreError: nothing can be read; the subclass says why.
+            ClosedError: the store has been closed.
+        """
+        sql = f"{ENTRIES} WHERE (p.id, p.part) > (%s, %s) ORDER BY p.id, p.part LIMIT %s"
+        return [entry_of(row) for row in self._rows((sql, (*after, limit)))]
 
     def close(self) -> None:
         """Release connections; searches in progress end undisturbed. A second call does nothing."""

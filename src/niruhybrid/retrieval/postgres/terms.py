@@ -6,6 +6,7 @@ Two of a million different terms share a number with a probability of one in for
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from niruhybrid.retrieval.lexical import MAX_QUERY_TERMS, term_weights
 from niruhybrid.retrieval.postings import MOST_COUNTED
 
 __all__ = ("Counts", "Weighed", "counted", "entries", "number", "weighed")
+
+_REMEMBERED = 100_000  # terms whose numbers are kept at hand
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -45,6 +48,7 @@ class Weighed(NamedTuple):
     norm: float
 
 
+@lru_cache(_REMEMBERED)
 def number(term: str) -> int:
     """Return a term's number.
 

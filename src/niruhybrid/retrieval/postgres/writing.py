@@ -92,6 +92,7 @@ class Upsert:
         self._words = [one.encode() for one in self._made.joined]
         self._fields = [fields_of(one) for one in self._made.as_kept]
         self._kins = [kin_of(one) for one in self._made.as_kept]
+        self._postings = terms.entries(range(len(self._made.entries)), self._made.terms)  # with places for rows
 
     def run(self, connection: Connection) -> None:
         """Make the transaction; see `connection.Write`.
@@ -147,11 +148,11 @@ class Upsert:
             [one.text.encode() for one in documents],
             self._words,
         )
-        postings = terms.entries(rows, made.terms)
+        term, place, count, length = self._postings
         return [
             (_PASSAGES, passages),
             (_VECTORS, (integers(rows), vectors(made.vectors, self._kind))),
-            (_POSTINGS, tuple(map(integers, postings))),
+            (_POSTINGS, tuple(map(integers, (term, place + rows.start, count, length)))),
         ]
 
     def _difference(self, batch: int, fresh: int, removed: Rows) -> dict[str, Any]:
