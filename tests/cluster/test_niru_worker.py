@@ -108,6 +108,25 @@ def test_a_worker_ends_well_while_nats_is_away(tmp_path: Path) -> None:
             assert process.returncode == 0
 
 
+def test_a_pull_goes_on_as_soon_as_nats_is_back(tmp_path: Path) -> None:
+    async def main(server: NatsServer) -> None:
+        async with NatsBroker(WorkerConfig(server.url)) as broker:
+            pulling = asyncio.ensure_future(broker.pull(5))
+            await asyncio.wait({pulling}, timeout=0.1)
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+            client = await nats.connect(server.url)
+            try:
+                await client.jetstream().publish("niru.data", b"news")
+                async with asyncio.timeout(6):
+                    assert [message.data for message in await pulling] == [b"news"]
+            finally:
+                await client.close()
+
+    with NatsServer(tmp_path / "nats") as server:
+        asyncio.run(main(server))
+
+
 @pytest.mark.parametrize("subject", ["$JS.API.STREAM.PURGE.niru", "$SYS.REQ"])
 def test_nobody_has_a_worker_speak_to_nats_itself(server: NatsServer, subject: str) -> None:
     async def main() -> None:

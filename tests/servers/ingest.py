@@ -83,15 +83,19 @@ class Publisher:
         self._stream = client.jetstream(timeout=2)
         self._results: Any = None
 
+    async def prepare(self) -> None:
+        """Make the stream, as the first worker would."""
+        await self._stream.add_stream(name="niru", subjects=["niru.data", "niru.data.>"], allow_direct=True)
+
     async def listen(self) -> None:
         """Hear results from now on."""
         self._results = await self._client.subscribe("niru.results")
 
-    async def publish_all(self, number: int) -> None:
-        """Publish documents 0 to `number` - 1, each until it is known to be kept."""
+    async def publish_all(self, numbers: range) -> None:
+        """Publish the documents of these numbers, each until it is known to be kept."""
         slots = asyncio.Semaphore(64)
         async with asyncio.TaskGroup() as group:
-            for each in range(number):
+            for each in numbers:
                 await slots.acquire()
                 group.create_task(self._publish(each)).add_done_callback(lambda _: slots.release())
 
@@ -155,8 +159,10 @@ async def disturbed(url: str, store: str, number: int, disturb: Disturb) -> dict
         start = await stack.enter_async_context(workers(url, store))
         publisher = Publisher(client)
         await publisher.listen()
+        await publisher.prepare()
+        await publisher.publish_all(range(number // 2))  # so that from the start there is more to do than can be done
         first = await start()
-        publishing = asyncio.create_task(publisher.publish_all(number))
+        publishing = asyncio.create_task(publisher.publish_all(range(number // 2, number)))
         await disturb(publisher, start, first)
         await publishing
         async with asyncio.timeout(2 * WAIT + number / 100):
