@@ -1,7 +1,6 @@
 """An ingest through NATS that can be disturbed: worker processes to kill, a publisher that does not give up."""
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -57,9 +56,8 @@ async def workers(url: str, store: str) -> AsyncIterator[Start]:
 
         async def start() -> Worker:
             command = (sys.executable, "-m", "tests.servers.cheap_worker", url, store)
-            environ = os.environ | {"PYTHONPATH": str(ROOT)}
             process = await asyncio.create_subprocess_exec(
-                *command, cwd=ROOT, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+                *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
             )
             worker = Worker(process)
             stack.push_async_callback(worker.stop)
