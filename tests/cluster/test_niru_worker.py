@@ -108,6 +108,24 @@ def test_a_worker_ends_well_while_nats_is_away(tmp_path: Path) -> None:
             assert process.returncode == 0
 
 
+def test_a_message_too_long_for_a_dead_letter_leaves_its_reason(server: NatsServer) -> None:
+    async def main() -> None:
+        client = await nats.connect(server.url)
+        try:
+            async with NatsBroker(WorkerConfig(server.url, stream="long", prefix="long")) as broker:
+                await client.jetstream().publish("long.data", b"x" * client.max_payload)
+                [message] = await broker.pull(1)
+                await broker.bury(message, {"Niru-Reason": "invalid_input"})
+            letter = await client.jetstream().get_msg("long-dead", 1)
+            headers = letter.headers or {}
+            assert (letter.data or b"", headers["Niru-Reason"]) == (b"", "invalid_input")
+            assert headers["Niru-Left-Out"] == str(client.max_payload)
+        finally:
+            await client.close()
+
+    asyncio.run(main())
+
+
 def test_a_pull_goes_on_as_soon_as_nats_is_back(tmp_path: Path) -> None:
     async def main(server: NatsServer) -> None:
         async with NatsBroker(WorkerConfig(server.url)) as broker:

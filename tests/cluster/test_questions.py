@@ -129,6 +129,8 @@ def test_more_queries_than_may_be_answered_at_a_time_are_refused(play: Play) -> 
             await generator.waiting.wait()
             problem = await heard(await town.ask("niru.query", {"query": "tea"}))
             assert (problem["code"], problem["retry_after"]) == ("overloaded", 1)
+            [event] = await events(await town.ask("niru.query.stream", {"query": "tea"}), "error")
+            assert (event["n"], event["data"]) == (1, problem)
             await questions.drain(0.0)
 
     play(scenario)
@@ -183,8 +185,8 @@ def test_more_standing_queries_than_allowed_are_refused(play: Play) -> None:
     async def scenario(town: Town) -> None:
         async with town.worker():
             await town.ask("niru.subscribe", {"query": "green tea"})
-            problem = await heard(await town.ask("niru.subscribe", {"query": "black tea"}))
-            assert problem["code"] == "overloaded"
+            [event] = await events(await town.ask("niru.subscribe", {"query": "black tea"}), "error")
+            assert event["data"]["code"] == "overloaded"
 
     play(scenario, WorkerConfig(max_subscribers=1))
 

@@ -23,6 +23,7 @@ __all__ = ("Questions",)
 logger = logging.getLogger(__name__)
 
 _Answer = Callable[[Request], Coroutine[Any, Any, None]]
+_Refuse = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Questions:
@@ -49,12 +50,12 @@ class Questions:
 
     async def open(self) -> None:
         """Take requests from now on."""
-        for name, answer, tasks, most in (
-            ("query", self._plain, self._queries, self._config.max_queries),
-            ("query.stream", self._streamed, self._queries, self._config.max_queries),
-            ("subscribe", self._subscribed, self._standing, self._config.max_subscribers),
+        for name, answer, refuse, tasks, most in (
+            ("query", self._plain, _whole, self._queries, self._config.max_queries),
+            ("query.stream", self._streamed, _only_event, self._queries, self._config.max_queries),
+            ("subscribe", self._subscribed, _only_event, self._standing, self._config.max_subscribers),
         ):
-            handler = self._taker(answer, tasks, most)
+            handler = self._taker(answer, refuse, tasks, most)
             self._ends.append(await self._broker.serve(f"{self._config.prefix}.{name}", handler, shared=True))
 
     async def drain(self, seconds: float) -> None:
@@ -72,13 +73,13 @@ class Questions:
         if late:
             await asyncio.wait(late)
 
-    def _taker(self, answer: _Answer, tasks: set[asyncio.Task[None]], most: int) -> _Answer:
+    def _taker(self, answer: _Answer, refuse: _Refuse, tasks: set[asyncio.Task[None]], most: int) -> _Answer:
         """Return what begins to answer a request, unless too many are being answered."""
 
         async def take(request: Request) -> None:
             if len(tasks) >= most:
                 busy = OverloadedError(f"{most} of {most} requests are being answered: try again", retry_after=1)
-                await self._send(request.reply, problems.details(busy))
+                await self._send(request.reply, refuse(problems.details(busy)))
                 return
             task = asyncio.create_task(answer(request))
             tasks.add(task)
@@ -115,7 +116,8 @@ class Questions:
                 async with limit:
 
                     async def renewed(renewal: Request) -> None:
-                        limit.reschedule(asyncio.get_running_loop().time() + lease)
+                        if not limit.expired():
+                            limit.reschedule(asyncio.get_running_loop().time() + lease)
                         await self._send(renewal.reply, {"lease": lease})
 
                     end = await self._broker.serve(renew, renewed, shared=False)
@@ -168,7 +170,7 @@ class _Events:
 
     async def _event(self, name: str, data: dict[str, Any]) -> None:
         self._number += 1
-        await self._send(self._subject, {"n": self._number, "event": name, "data": data})
+        await self._send(self._subject, _event(self._number, name, data))
 
     async def __aenter__(self) -> None:
         return None
@@ -179,6 +181,20 @@ class _Events:
         cancelled = isinstance(error, asyncio.CancelledError)
         await self._event("error", problems.details(_shutting_down()) if cancelled else _problem(error))
         return isinstance(error, Exception)
+
+
+def _event(number: int, name: str, data: dict[str, Any]) -> dict[str, Any]:
+    return {"n": number, "event": name, "data": data}
+
+
+def _whole(problem: dict[str, Any]) -> dict[str, Any]:
+    """Return a problem as the reply to a query that is answered as a whole."""
+    return problem
+
+
+def _only_event(problem: dict[str, Any]) -> dict[str, Any]:
+    """Return a problem as the only event of an answer."""
+    return _event(1, "error", problem)
 
 
 def _values(request: Request) -> dict[str, Any]:

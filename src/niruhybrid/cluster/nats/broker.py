@@ -90,8 +90,11 @@ class NatsBroker:
         """Move a message to the stream of dead letters, and wait until it is there."""
         own = {name: value for name, value in message.headers.items() if not name.startswith("Nats-")}
         once = {api.Header.MSG_ID.value: f"{self._config.stream}-{message.sequence}"}
+        all_of_them, data = {**own, **headers, **once}, message.data
+        if len(data) + _length(all_of_them) > self._client.max_payload:  # NATS would cut the connection
+            all_of_them, data = {**headers, **once, "Niru-Left-Out": str(len(data))}, b""
         with told():
-            await self._stream.publish(f"{self._config.prefix}.dead", message.data, headers={**own, **headers, **once})
+            await self._stream.publish(f"{self._config.prefix}.dead", data, headers=all_of_them)
             try:
                 await self._stream.delete_msg(self._config.stream, message.sequence)
             except APIError as err:
@@ -187,6 +190,11 @@ class NatsBroker:
             return (await self._stream.stream_info(str(wanted.name))).config
         except NotFoundError:
             return (await self._stream.add_stream(wanted)).config
+
+
+def _length(headers: Mapping[str, str]) -> int:
+    """Return the bytes of headers on the wire, at the most."""
+    return 16 + sum(len(name.encode()) + len(value.encode()) + 4 for name, value in headers.items())
 
 
 def _received(message: Msg) -> Message:
