@@ -12,7 +12,7 @@ from tests.servers.ingest import Publisher, Start, Worker, check_every_message_i
 from tests.servers.nats import NatsServer
 from tests.servers.postgres import PostgresServer
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(180)]  # processes start, time and again
 
 MESSAGES = 1000
 
