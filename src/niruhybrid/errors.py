@@ -34,6 +34,7 @@
     ├── AccessDeniedError                   a server does not let this client do this; see its API key
     ├── UnreachableError (ConnectionError)  a client got no answer from its server
     ├── StreamLostError                     a client's stream broke off, and can't be taken up where it did
+    ├── UndeliverableError                  a message was delivered too often, and never acknowledged
     └── SourceError                         a file to be ingested can't be read
 
 Each message says what happened, with the values, and after a colon what to do. `code` is stable and meant for machines;
@@ -76,6 +77,7 @@ __all__ = (
     "StoreVersionError",
     "StreamLostError",
     "SupersededError",
+    "UndeliverableError",
     "UnknownWatermarkError",
     "UnreachableError",
 )
@@ -401,6 +403,15 @@ class StreamLostError(NiruError):
         super().__init__(message)
         self.partial = partial
         self.last_event_id = last_event_id
+
+
+class UndeliverableError(NiruError):
+    """A message was delivered as often as it may be, and never acknowledged.
+
+    Remedy: See what became of the workers that took it; publish it again when that is mended.
+    """
+
+    code = "undeliverable"
 
 
 class SourceError(NiruError):

@@ -20,7 +20,20 @@ CHECKED = {"console", "js", "nginx", "py", "text", "toml", "yaml"}
 CLIENT = ROOT / "src" / "niruhybrid" / "server" / "static" / "niru-client.js"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NODE = shutil.which("node") or ""
-OTHERS = {"cat", "export", "install", "npm", "printf", "python3", "sqlite3", "systemctl", "tail", "tar"}
+OTHERS = {
+    "cat",
+    "export",
+    "install",
+    "nats",
+    "nats-server",
+    "npm",
+    "printf",
+    "python3",
+    "sqlite3",
+    "systemctl",
+    "tail",
+    "tar",
+}
 
 
 def places(blocks: list[Fence]) -> list[str]:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from benchmarks.scaling.scenarios import TARGETS as SIMULATED
 
 from niruhybrid.config import ServerConfig
 from niruhybrid.server.auth import find_key, parse_keys
-from niruhybrid.settings import Settings, load_settings
+from niruhybrid.settings import load_settings
 from tests.docs.pages import ROOT
 from tests.docs.test_blocks import parsed
 from tools.reference import settings
@@ -207,7 +206,6 @@ def test_the_real_command_takes_the_arguments_that_containers_are_given() -> Non
     assert json.loads(re.findall(r"^CMD (.+)$", DOCKERFILE, re.MULTILINE)[-1]) == given[0]
 
 
-@pytest.mark.skipif("worker" not in {each.name for each in fields(Settings)}, reason="there are no workers")
 def test_what_the_entrypoint_exports_is_a_setting() -> None:
     named = set(re.findall(r"\bNIRU_\w+", ENTRYPOINT.read_text(encoding="utf-8")))
     assert named <= {row.variable for table in settings().values() for row in table}

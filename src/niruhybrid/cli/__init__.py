@@ -31,6 +31,7 @@ _COMMANDS = {
     "serve": "niruhybrid.cli.serve:serve",
     "stats": "niruhybrid.cli.stats:stats",
     "top": "niruhybrid.cli.top:top",
+    "worker": "niruhybrid.cli.worker:worker",
 }
 
 _SIGPIPE_CODE = 141

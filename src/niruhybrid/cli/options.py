@@ -30,6 +30,7 @@ _SETTINGS = {
     "tls_cert": "server.tls_cert",
     "tls_key": "server.tls_key",
     "api_keys_file": "server.api_keys_file",
+    "broker": "worker.url",
     "traces": "observe.traces",
     "llm_url": "generation.base_url",
     "llm_model": "generation.model",

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from niruhybrid.ingest import IngestReport
     from niruhybrid.pipeline import Pipeline
 
-__all__ = ("loop_factory", "serve")
+__all__ = ("LEVELS", "freeze_what_is_loaded", "loop_factory", "serve")
+
+LEVELS = ("debug", "info", "warning", "error")
+"""Of logs, the lowest first."""
 
 _REPORT_EVERY = 2.0
-_LEVELS = ("debug", "info", "warning", "error")
 
 
 @click.command(
@@ -42,7 +44,7 @@ _LEVELS = ("debug", "info", "warning", "error")
 @click.option("--api-keys-file", type=click.Path(dir_okay=False), help="API keys, lines of name:read+write:secret.")
 @click.option("--workers", type=int, default=1, help="1: one process owns the store and the encoder.")
 @click.option("--log-json", is_flag=True, help="Log lines of JSON.")
-@click.option("--log-level", type=click.Choice(_LEVELS), default="info", help="debug shows each request (info).")
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", help="debug shows each request (info).")
 @click.option("--traces", type=click.Choice(("off", "otlp", "provider")), help="Where spans of OpenTelemetry go.")
 @model_option
 @llm_options
@@ -93,7 +95,7 @@ async def _serve(settings: Settings, paths: tuple[str, ...], *, demo: bool) -> N
     began = time.monotonic()
 
     async def when_ready(pipeline: "Pipeline") -> None:
-        _leave_to_itself_what_is_loaded()
+        freeze_what_is_loaded()
         count = (await pipeline.stats()).documents
         click.echo(f"ready after {time.monotonic() - began:.1f} s with {count:,} documents; see {url}/docs, or ask:")
         click.echo(
@@ -112,7 +114,7 @@ async def _serve(settings: Settings, paths: tuple[str, ...], *, demo: bool) -> N
         )
 
 
-def _leave_to_itself_what_is_loaded() -> None:
+def freeze_what_is_loaded() -> None:
     """Have the garbage collector pass over it: to look at it all would hold up everybody for a tenth of a second."""
     gc.freeze()
     gc.enable()

@@ -16,7 +16,7 @@ from niruhybrid.server.problems import RequestError
 from niruhybrid.server.routing import LeanRoute, answered, described
 from niruhybrid.types import DataResult, Document, checked_id
 
-__all__ = ("router",)
+__all__ = ("reading", "router")
 
 Numbered = AsyncIterator[tuple[int, Any]]
 
@@ -83,10 +83,10 @@ def _acknowledgement(number: int, result: DataResult, refusal: RequestError | No
     if error is not None:
         known = {} if refusal is not None else {"id": result.id}
         return {"line": number, **known, "error": problems.details(error)}
-    return {"line": number, "id": result.id, "watermark": result.watermark, **_reading(result)}
+    return {"line": number, "id": result.id, "watermark": result.watermark, **reading(result)}
 
 
-def _reading(result: DataResult) -> dict[str, Any]:
+def reading(result: DataResult) -> dict[str, Any]:
     """Return in how many windows a document was read, and what of it, as far as that is known."""
     known = {
         "windows": result.windows or None,

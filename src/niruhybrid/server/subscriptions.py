@@ -13,7 +13,7 @@ from niruhybrid.server.gate import Gate, owner_of
 from niruhybrid.server.routing import LeanRoute
 from niruhybrid.types import Query, StreamEvent
 
-__all__ = ("router",)
+__all__ = ("news", "router")
 
 
 def router(gate: Gate) -> APIRouter:
@@ -62,10 +62,15 @@ def _subscribed(request: Request, gate: Gate, asked: schemas.SubscribeRequest) -
     owner = owner_of(request)
     if gate.can_resume(request):
         return gate.resume(request.headers["last-event-id"], owner)
-    return gate.subscribe(_news(gate.pipeline(), query, asked), owner)
+    return gate.subscribe(news(gate.pipeline(), query, asked), owner)
 
 
-async def _news(pipeline: Pipeline, query: Query, asked: schemas.SubscribeRequest) -> AsyncGenerator[StreamEvent, None]:
+async def news(pipeline: Pipeline, query: Query, asked: schemas.SubscribeRequest) -> AsyncGenerator[StreamEvent, None]:
+    """Yield the events of a standing query: `subscribed`, then any number of `match` and `dropped`.
+
+    Raises:
+        NiruError: as `Pipeline.subscribe` does.
+    """
     subscription = await pipeline.subscribe(query, min_score=asked.min_score, per_minute=asked.cap)
     async with aclosing(subscription):
         yield StreamEvent("subscribed", {"query_id": query.id, "watermark": await pipeline.watermark()})

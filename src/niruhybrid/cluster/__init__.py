@@ -1,0 +1,1 @@
+"""Past one machine: adapters to engines that exist, each in a module of its own."""
