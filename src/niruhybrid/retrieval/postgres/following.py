@@ -177,14 +177,15 @@ class Follower:
 
     def _heard(self, connection: Connection) -> int | None:
         """Wait for the news of a write, and return its watermark; None at the end of the store."""
-        while True:
+        while not self._connections.closed:
             heard = [int(one.extra) for one in iter(connection.pgconn.notifies, None)]
             if heard:
                 return max(heard)
             ready, _, _ = select.select([connection.fileno(), self._woken.fileno()], [], [])
             if self._woken.fileno() in ready:
-                return None
+                break
             connection.pgconn.consume_input()
+        return None
 
 
 def _state(connection: Connection) -> State:
