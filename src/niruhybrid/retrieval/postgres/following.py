@@ -80,7 +80,8 @@ class Follower:
         self._standing = StandingQueries(dense_weight)
         self._turn = threading.RLock()  # what follows belongs to it
         self._told = 0
-        self._numbers: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}  # of terms that standing queries have, in the order in which they came
+        self._terms: list[int] = []  # the same as postings know them
         self._listener: threading.Thread | None = None
         self._wake, self._woken = socket.socketpair()
 
@@ -98,7 +99,9 @@ class Follower:
             if not self._standing.awaited:
                 self._told = state.watermark
             for term in query.terms[:MAX_QUERY_TERMS]:
-                self._numbers.setdefault(term, len(self._numbers))
+                if term not in self._numbers:
+                    self._terms.append(terms.number(term))
+                    self._numbers[term] = len(self._numbers)
             end = self._standing.add(query, deliver, state.dimension)
             if self._listener is None:
                 self._listener = threading.Thread(target=self._listen, name="niru-store-listener", daemon=True)
@@ -149,7 +152,7 @@ class Follower:
         if watermarks[0] > self._told + 1:
             _log.error("standing_queries_lost writes=%d: they were too long ago", watermarks[0] - self._told - 1)
         have, _ = self._frequencies.of(
-            np.array([terms.number(term) for term in self._numbers], np.int64),
+            np.array(self._terms, np.int64),
             state,
             lambda statement: ask(connection, statement)[0],
         )
