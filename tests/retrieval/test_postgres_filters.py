@@ -1,11 +1,14 @@
 """Filters in SQL, and metadata as they ask for it: what can be said of them without a server."""
 
+import sys
 from typing import Any
 
 import orjson
 import pytest
 
 from niruhybrid.config import StoreConfig
+from niruhybrid.errors import InvalidSettingError
+from niruhybrid.parts import open_store
 from niruhybrid.retrieval.postgres.filters import fields_of, kin_of, where
 
 
@@ -74,3 +77,11 @@ def test_a_stores_name_has_no_password(path: str | None, name: str | None) -> No
     assert config.name == name
     assert f"path={name!r}" in repr(config)
     assert config.on_server == (path is not None and path.startswith("postgres"))
+
+
+def test_a_store_on_a_server_without_its_client_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("niruhybrid.retrieval.postgres")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(InvalidSettingError, match=r"//db/notes'.*pip install 'niruhybrid\[postgres\]'"):
+        open_store(StoreConfig(path="postgresql://me:s3cret@db/notes"))
