@@ -34,6 +34,7 @@ def page() -> str:
         _scheduler,
         _store,
         _race,
+        _postgres,
         _standing,
         _serving,
         _load,
@@ -192,6 +193,18 @@ def _race() -> Iterator[str]:
     heads = (name if row["hybrid"] else f"{name}, vectors alone" for name, row in contenders.items())
     rows = ((name, *(_cell(row.get(name)) for row in contenders.values())) for name in names)
     yield from _table(("", *heads), rows)
+
+
+def _postgres() -> Iterator[str]:
+    result = _result("postgres")
+    yield from _section("The store on PostgreSQL beside the embedded one, on the same machine", "postgres", result)
+    for size, figures in result["rows"].items():
+        rows = (
+            (name, _cell(figures["embedded"].get(name)), _cell(value)) for name, value in figures["postgres"].items()
+        )
+        yield from _table((f"{int(size):,} rows", "in a file", "on PostgreSQL"), rows)
+        yield f"Of the ten best of a query {figures['agreement of the ten best']:.0%} are the same."
+        yield ""
 
 
 def _standing() -> Iterator[str]:

@@ -121,8 +121,9 @@ class Store(Protocol):
 
         Args:
             query: what is waited for; not kept when the store is closed.
-            deliver: called in the thread that wrote, in the order of the writes; must return at once and not raise: the
-                subscription ends when it raises, or takes more than a second.
+            deliver: called in the thread that wrote, or in one of the store's where another process did, in the order
+                of the writes; must return at once and not raise: the subscription ends when it raises, or takes more
+                than a second.
 
         Returns:
             What ends the subscription; to be called from any thread, a second time in vain.

@@ -71,7 +71,10 @@ class PostgresServer:
             "--no-sync",
             f"--pgdata={self._data}",
         ]
-        self._run(made).communicate(timeout=_WAIT)
+        making = self._run(made)
+        said, _ = making.communicate(timeout=_WAIT)
+        if making.returncode:
+            raise RuntimeError(f"no data folder could be made: {said}")
         self.start()
         with self._connected("template1") as connection:
             connection.execute("CREATE EXTENSION vector")
@@ -175,10 +178,12 @@ def _programs(folder: Path) -> Path:
     spec = find_spec(_PACKAGE)
     assert spec is not None
     assert spec.origin is not None
-    programs = Path(spec.origin).parent / _PROGRAMS
-    if os.geteuid() != 0 or all(place.stat().st_mode & 0o001 for place in programs.resolve().parents):
-        return programs
-    return Path(shutil.copytree(programs, folder / "programs", ignore=shutil.ignore_patterns("include", "*.a")))
+    package = Path(spec.origin).resolve().parent
+    if os.geteuid() != 0 or all(place.stat().st_mode & 0o001 for place in package.parents):
+        return package / _PROGRAMS
+    copy, libraries = folder / "programs" / _PACKAGE, f"{_PACKAGE}.libs"
+    shutil.copytree(package.parent / libraries, copy.parent / libraries)  # they are looked for beside
+    return Path(shutil.copytree(package / _PROGRAMS, copy / _PROGRAMS, ignore=shutil.ignore_patterns("include", "*.a")))
 
 
 def _children(pid: int) -> list[int]:

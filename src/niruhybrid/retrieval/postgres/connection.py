@@ -276,8 +276,9 @@ def _parsed(config: StoreConfig) -> dict[str, Any]:
 
 def _lost(err: psycopg.Error) -> bool:
     """Whether an error is of the connection, not of what was asked."""
-    of_connection = isinstance(err, psycopg.OperationalError | psycopg.InterfaceError)
-    return of_connection and (err.sqlstate is None or err.sqlstate[:3] in {"57P", "080"})
+    if err.sqlstate is None:
+        return isinstance(err, psycopg.OperationalError | psycopg.InterfaceError)
+    return err.sqlstate[:3] in {"57P", "080"} or isinstance(err, refused.IdleInTransactionSessionTimeout)
 
 
 def _store_error(err: psycopg.Error, name: str, timeout: float) -> StoreError:

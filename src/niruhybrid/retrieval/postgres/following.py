@@ -9,10 +9,8 @@ import logging
 import select
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,7 @@ from numpy.typing import NDArray
 from niruhybrid.errors import NiruError
 from niruhybrid.retrieval.lexical import MAX_QUERY_TERMS, term_weights
 from niruhybrid.retrieval.postgres import terms
-from niruhybrid.retrieval.postgres.connection import Connection, Connections, ask
+from niruhybrid.retrieval.postgres.connection import Connection, Connections, Rows, ask
 from niruhybrid.retrieval.postgres.frequencies import Frequencies
 from niruhybrid.retrieval.postgres.reading import ENTRIES, entry_of
 from niruhybrid.retrieval.postgres.schema import BATCH
@@ -40,12 +38,8 @@ _AT_ONCE = 16  # writes that are read together
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0  # seconds until the server is listened to again
 _GOODBYE = 5.0
 
-_WRITES = f"SELECT watermark FROM niru.writes WHERE watermark > %s ORDER BY watermark LIMIT {_AT_ONCE}"
-_NEWS = (
-    ENTRIES.replace("SELECT ", "SELECT w.watermark, ", 1)
-    + f" JOIN niru.writes w ON p.row >= w.batch * {BATCH} AND p.row < (w.batch + 1) * {BATCH} "
-    + "WHERE w.watermark > %s AND w.watermark <= %s ORDER BY w.watermark, p.row"
-)
+_WRITES = f"SELECT watermark, batch FROM niru.writes WHERE watermark > %s ORDER BY watermark LIMIT {_AT_ONCE}"
+_NEWS = f"{ENTRIES} WHERE p.row >= %s AND p.row < %s ORDER BY p.row"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +74,8 @@ class Follower:
         self._standing = StandingQueries(dense_weight)
         self._turn = threading.RLock()  # what follows belongs to it
         self._told = 0
-        self._numbers: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}  # of terms that standing queries have, in the order in which they came
+        self._terms: list[int] = []  # the same as postings know them
         self._listener: threading.Thread | None = None
         self._wake, self._woken = socket.socketpair()
 
@@ -98,7 +93,9 @@ class Follower:
             if not self._standing.awaited:
                 self._told = state.watermark
             for term in query.terms[:MAX_QUERY_TERMS]:
-                self._numbers.setdefault(term, len(self._numbers))
+                if term not in self._numbers:
+                    self._terms.append(terms.number(term))
+                    self._numbers[term] = len(self._numbers)
             end = self._standing.add(query, deliver, state.dimension)
             if self._listener is None:
                 self._listener = threading.Thread(target=self._listen, name="niru-store-listener", daemon=True)
@@ -142,21 +139,23 @@ class Follower:
     def _news(self, connection: Connection) -> tuple[list[News], int, int]:
         """Return the next writes, the last of them, and the last there is."""
         _, rows, writes = ask(connection, SNAPSHOT, (STATE, ()), (_WRITES, (self._told,)))
-        state, watermarks = State.of(rows), [watermark for (watermark,) in writes]
-        if not watermarks:
+        state = State.of(rows)
+        if not writes:
             ask(connection, COMMIT)
             return [], state.watermark, state.watermark
-        if watermarks[0] > self._told + 1:
-            _log.error("standing_queries_lost writes=%d: they were too long ago", watermarks[0] - self._told - 1)
+        (first, _), (last, _) = writes[0], writes[-1]
+        if first > self._told + 1:
+            _log.error("standing_queries_lost writes=%d: they were too long ago", first - self._told - 1)
         have, _ = self._frequencies.of(
-            np.array([terms.number(term) for term in self._numbers], np.int64),
+            np.array(self._terms, np.int64),
             state,
             lambda statement: ask(connection, statement)[0],
         )
         statistics = _Statistics(state.passages, state.terms, self._numbers, have)
-        found, _ = ask(connection, (_NEWS, (self._told, watermarks[-1])), COMMIT)
-        news = [_of(watermark, list(rows), statistics) for watermark, rows in groupby(found, itemgetter(0))]
-        return news, watermarks[-1], state.watermark
+        asked = [(_NEWS, (batch * BATCH, (batch + 1) * BATCH)) for _, batch in writes]
+        *found, _ = ask(connection, *asked, COMMIT)
+        news = [_of(watermark, kept, statistics) for (watermark, _), kept in zip(writes, found, strict=True) if kept]
+        return news, last, state.watermark
 
     def _listen(self) -> None:
         pause = _FIRST_WAIT
@@ -177,22 +176,23 @@ class Follower:
 
     def _heard(self, connection: Connection) -> int | None:
         """Wait for the news of a write, and return its watermark; None at the end of the store."""
-        while True:
+        while not self._connections.closed:
             heard = [int(one.extra) for one in iter(connection.pgconn.notifies, None)]
             if heard:
                 return max(heard)
             ready, _, _ = select.select([connection.fileno(), self._woken.fileno()], [], [])
             if self._woken.fileno() in ready:
-                return None
+                break
             connection.pgconn.consume_input()
+        return None
 
 
 def _state(connection: Connection) -> State:
     return State.of(ask(connection, (STATE, ()))[0])
 
 
-def _of(watermark: int, rows: Sequence[tuple[Any, ...]], statistics: _Statistics) -> News:
-    entries = [entry_of(row[1:]) for row in rows]
+def _of(watermark: int, rows: Rows, statistics: _Statistics) -> News:
+    entries = [entry_of(row) for row in rows]
     return News(
         entries,
         np.array([entry.vector for entry in entries]),

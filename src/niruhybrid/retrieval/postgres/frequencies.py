@@ -17,7 +17,7 @@ from niruhybrid.retrieval.postgres.state import State
 
 __all__ = ("Frequencies",)
 
-_MOST = 500_000  # terms that are remembered
+_MOST = 100_000  # terms that are remembered
 _STALE = 1000  # passages, of which one may have come or gone
 
 _PASSAGES = "SELECT term, count(*), count(*) FROM niru.postings WHERE term = ANY(%s::bigint[]) GROUP BY term"

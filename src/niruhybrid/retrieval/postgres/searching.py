@@ -124,7 +124,7 @@ class Search:
     def _weighed(self, query: Counts, passages: NDArray[Any], documents: NDArray[Any]) -> _Words:
         own = weighed(query, passages, self._state.passages)
         together = weighed(query, documents, self._state.documents)
-        return _Words(query, own, together, worded.plan(query, own, passages, self._state.passages))
+        return _Words(query, own, together, worded.plan(query, own, self._state.passages))
 
     def _count_passing(self, asked: Sequence[_Asked]) -> None:
         """Decide by which of two ways each request finds what is near."""

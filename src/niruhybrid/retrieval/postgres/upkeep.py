@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 _INDEXING = 0x4E495256
 """Who has this lock does the work."""
 
-_OVERDUE = 1000  # rows that are compared as fast as anybody could wish
+_OVERDUE = 1000  # rows to be written until it is worth it; so many are compared fast
 _UNINDEXED, _INDEXED = 1000, 50  # rows that move together: a writer who replaces one of them has to wait
 _GOODBYE = 5.0  # seconds for the server to give up
 
@@ -32,7 +32,7 @@ _MOVE = (
     "(SELECT row FROM niru.newest ORDER BY row LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING row, vector), "
     "kept AS (INSERT INTO niru.settled (row, vector) SELECT row, vector FROM moved) SELECT count(*) FROM moved"
 )
-_OVER = ("SELECT count(*) FROM (SELECT FROM niru.newest LIMIT %s) AS newest", (_OVERDUE + 1,))
+_VACUUM = b"VACUUM niru.newest"  # a search goes through all its pages, the empty ones too
 
 
 class Upkeep:
@@ -105,8 +105,10 @@ class Upkeep:
         if not mine or not 0 < dimension <= nearest.MOST_DIMENSIONS:
             return
         together = _INDEXED if state.indexed else _UNINDEXED
-        while not self._connections.closed and ask(connection, _OVER)[0][0][0] > _OVERDUE:
-            ask(connection, (_MOVE, (together,)))
+        moved = 1
+        while moved and not self._connections.closed:
+            [[[moved]]] = ask(connection, (_MOVE, (together,)))
+        connection.execute(_VACUUM)
         if not state.indexed and not self._connections.closed:
             connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {NEAREST}".encode())  # what was given up before
             connection.execute(_index(dimension).encode())

@@ -18,7 +18,7 @@ from niruhybrid.retrieval.postings import K1, B, saturation, spread
 
 __all__ = ("Plan", "document_scores", "documents_of", "found_by", "lengths_of", "occurrences_of", "plan", "scores")
 
-_COMMON = 16  # a term that one passage in so many has
+_LATE = 0.1  # share of a query's weights, those of its commonest terms, that are looked up late
 _FEW = 2000  # passages, of which all terms are gone through
 _MORE = 20  # times as many rows as wanted, until it is simpler to go through all terms
 
@@ -53,20 +53,24 @@ class Plan(NamedTuple):
         return max(enough, floor) >= self.rest
 
 
-def plan(query: Counts, weighed: Weighed, have: Ints, passages: int) -> tuple[Plan, Plan]:
+def plan(query: Counts, weighed: Weighed, passages: int) -> tuple[Plan, Plan]:
     """Return how to find the best: by the rarer terms, and by all.
+
+    The tenth best of 20,000 passages has a tenth of all that its query's terms can add together, nearly always.
 
     Args:
         query: its terms.
         weighed: their weights.
-        have: passages that have each.
         passages: how many there are.
     """
     every = Plan(query.terms, weighed.weights, 0.0)
-    rare = have * _COMMON <= passages
-    if passages <= _FEW or rare.all() or not have[rare].any():
+    order = np.argsort(weighed.weights)
+    sums = weighed.weights[order].cumsum()
+    late = order[sums <= _LATE * sums[-1]]
+    if passages <= _FEW or not len(late):
         return every, every
-    return Plan(query.terms[rare], weighed.weights[rare], float(weighed.weights[~rare].sum())), every
+    rest = float(weighed.weights[late].sum())
+    return Plan(np.delete(query.terms, late), np.delete(weighed.weights, late), rest), every
 
 
 def found_by(wanted: Plan, average: float, depth: int, floor: float, where: Where) -> tuple[Statement, int]:
