@@ -11,7 +11,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from niruhybrid.config import GenerationConfig, ObserveConfig, ServerConfig, StoreConfig, StreamingConfig
+from niruhybrid.config import GenerationConfig, ObserveConfig, RayConfig, ServerConfig, StoreConfig, StreamingConfig
 from niruhybrid.errors import InvalidSettingError
 
 __all__ = ("Settings", "cache_directory", "library_version", "load_settings")
@@ -22,6 +22,7 @@ _SECTIONS = {
     "generation": GenerationConfig,
     "server": ServerConfig,
     "observe": ObserveConfig,
+    "ray": RayConfig,
 }
 _PREFIX = "NIRU_"
 _OTHERS = frozenset({"NIRU_API_KEY", "NIRU_EVAL_DATA"})  # the client's key; where benchmarks find their data
@@ -42,6 +43,7 @@ class Settings:
         generation: who writes answers.
         server: where the server listens and what it takes from one client.
         observe: who is told of what happens.
+        ray: how it is spread over a cluster.
     """
 
     model: str | None = None
@@ -50,6 +52,7 @@ class Settings:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
 
 
 def load_settings(
@@ -61,8 +64,8 @@ def load_settings(
     """Build settings; a later source wins over an earlier one: defaults, file, environment, arguments.
 
     Args:
-        file: a TOML file with `model` and the tables `[streaming]`, `[store]`, `[generation]`, `[server]` and
-            `[observe]`; None for no file.
+        file: a TOML file with `model` and the tables `[streaming]`, `[store]`, `[generation]`, `[server]`,
+            `[observe]` and `[ray]`; None for no file.
         environ: variables such as `NIRU_MODEL` and `NIRU_SERVER_PORT`; None takes the process's own.
         arguments: values by dotted name, such as `{"server.port": 9000}`; None values are passed over.
 

@@ -24,6 +24,7 @@ from niruhybrid.server import (
     routing,
     subscriptions,
 )
+from niruhybrid.server.backend import Backend
 from niruhybrid.server.front import Front, configured_keys
 from niruhybrid.server.gate import Gate
 from niruhybrid.server.traces import Traces
@@ -37,7 +38,7 @@ _DESCRIPTION = (
 )
 
 
-def create_app(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]], config: ServerConfig | None = None) -> FastAPI:
+def create_app(pipeline: Pipeline | Callable[[], Awaitable[Backend]], config: ServerConfig | None = None) -> FastAPI:
     """Return an ASGI application that serves `pipeline`, and closes it at shutdown.
 
     It listens while the pipeline is still being opened: `/healthz` is then well, the other paths answer 503.
@@ -88,11 +89,11 @@ def create_app(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]], config: S
     return app
 
 
-def _opener(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]]) -> Callable[[], Awaitable[Pipeline]]:
+def _opener(pipeline: Pipeline | Callable[[], Awaitable[Backend]]) -> Callable[[], Awaitable[Backend]]:
     if not isinstance(pipeline, Pipeline):
         return pipeline
 
-    async def ready() -> Pipeline:
+    async def ready() -> Backend:
         return pipeline
 
     return ready

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from niruhybrid.config import ServerConfig
 from niruhybrid.observe.tracing import Tracing
-from niruhybrid.pipeline import Pipeline
+from niruhybrid.server.backend import Backend
 from niruhybrid.server.event_log import position
 from niruhybrid.server.ndjson import LineRequest, LineStreamResponse
 from niruhybrid.server.openai_stream import ChunkStreamResponse
@@ -51,14 +51,14 @@ class Gate:
         config: bounds of one client and of all.
     """
 
-    def __init__(self, open_pipeline: Callable[[], Awaitable[Pipeline]], config: ServerConfig) -> None:
+    def __init__(self, open_pipeline: Callable[[], Awaitable[Backend]], config: ServerConfig) -> None:
         self.config = config
         self.streams = Streams(config)
         self.subscriptions = Streams(config, config.max_subscribers)
         self.uploads: set[LineStreamResponse] = set()
         self.chats: set[ChunkStreamResponse] = set()
         self._open_pipeline = open_pipeline
-        self._opening: asyncio.Task[Pipeline] | None = None
+        self._opening: asyncio.Task[Backend] | None = None
         self._draining = False
         self.tracing: Tracing | None = None  # known once the pipeline is open
 
@@ -77,14 +77,14 @@ class Gate:
         counters = (await self.pipeline().stats()).to_dict()
         return counters | {"open_streams": self.open_streams, "kept_streams": self.streams.kept}
 
-    def open(self) -> asyncio.Task[Pipeline]:
+    def open(self) -> asyncio.Task[Backend]:
         """Begin to open the pipeline and return the task that does; its failure is also told to clients."""
         if self._opening is None:
             self._opening = asyncio.ensure_future(self._opened())
             self._opening.add_done_callback(_observe)
         return self._opening
 
-    def pipeline(self) -> Pipeline:
+    def pipeline(self) -> Backend:
         """Return the pipeline, if queries can be taken.
 
         Raises:
@@ -188,13 +188,13 @@ class Gate:
         if not self._opening.cancelled() and self._opening.exception() is None:
             await self._opening.result().aclose()
 
-    async def _opened(self) -> Pipeline:
+    async def _opened(self) -> Backend:
         pipeline = await self._open_pipeline()
         self.tracing = pipeline.tracing
         return pipeline
 
 
-def _observe(opening: asyncio.Task[Pipeline]) -> None:
+def _observe(opening: asyncio.Task[Backend]) -> None:
     """Log a failed start; reading the exception also keeps asyncio from reporting it as lost."""
     if not opening.cancelled() and (error := opening.exception()) is not None:
         logger.error("start_failed error=%s: %s", type(error).__name__, error)
