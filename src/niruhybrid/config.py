@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
 from niruhybrid.errors import InvalidSettingError
@@ -32,6 +32,8 @@ Durability = Literal["process", "power"]
 
 Traces = Literal["off", "otlp", "provider"]
 """Where spans of OpenTelemetry go; see `niruhybrid.observe.tracing`."""
+
+_SERVERS = ("postgresql://", "postgres://")
 
 
 def _whole(name: str, value: object, low: int, high: int) -> None:
@@ -164,9 +166,13 @@ class StoreConfig:
     """Where documents are kept and how search weighs its two halves.
 
     Attributes:
-        path: the store's file; None keeps it in memory.
-        durability: what an acknowledged write survives: `process` (kill -9) or `power` (fsync at each commit).
+        path: the store's file, or the URL of a PostgreSQL database, `postgresql://…`; None keeps it in memory.
+        durability: what an acknowledged write survives: `process` (kill -9) or `power` (fsync at each commit). On
+            PostgreSQL `process` waits for the server's own disk, `power` for its synchronous standbys too.
         dense_weight: weight of the dense half in the weighted sum, the lexical half has the rest; 0 to 1.
+        connections: to PostgreSQL at the most, of one process; 1 to 1000. One more listens.
+        server_timeout: seconds that a call to PostgreSQL may take, connections that break and wait included; above 0,
+            to 3600.
 
     Raises:
         InvalidSettingError: a value is out of its range.
@@ -175,6 +181,8 @@ class StoreConfig:
     path: str | None = None
     durability: Durability = "process"
     dense_weight: float = 0.74
+    connections: int = 8
+    server_timeout: float = 10.0
 
     def __post_init__(self) -> None:
         if self.path is not None and (not isinstance(self.path, str) or not self.path):
@@ -182,6 +190,26 @@ class StoreConfig:
         if self.durability not in get_args(Durability):
             raise InvalidSettingError(f"`durability` is {self.durability!r}: give 'process' or 'power'")
         _share("dense_weight", self.dense_weight)
+        _whole("connections", self.connections, 1, 1000)
+        _seconds("server_timeout", self.server_timeout, 1e-3, 3600.0)
+
+    @property
+    def on_server(self) -> bool:
+        """Whether `path` is the URL of a PostgreSQL database."""
+        return self.path is not None and self.path.startswith(_SERVERS)
+
+    @property
+    def name(self) -> str | None:
+        """The path as it may be shown: of a URL only host, port and database, never a password."""
+        if self.path is None or not self.on_server:
+            return self.path
+        authority, _, parameters = self.path.partition("://")[2].partition("?")
+        shown = "…" if "@" in parameters else authority.rpartition("@")[2]  # an "@" there may be a password's own
+        return f"postgresql://{shown}"
+
+    def __repr__(self) -> str:
+        shown = {each.name: getattr(self, each.name) for each in fields(self)} | {"path": self.name}
+        return f"StoreConfig({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 @dataclass(frozen=True, slots=True)

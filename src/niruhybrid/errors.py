@@ -28,7 +28,8 @@
     │   ├── StoreCorruptError               a file of the store is damaged
     │   ├── StoreReadOnlyError              the store can't be written to
     │   ├── StoreFullError                  the disk is full
-    │   └── StoreVersionError               the store was written by a newer version
+    │   ├── StoreVersionError               the store was written by a newer version
+    │   └── StoreUnreachableError (ConnectionError)  the store's server can't be reached, or does not answer
     ├── GenerationError                     no answer, or only part of one, could be generated
     ├── AccessDeniedError                   a server does not let this client do this; see its API key
     ├── UnreachableError (ConnectionError)  a client got no answer from its server
@@ -73,6 +74,7 @@ __all__ = (
     "StoreFullError",
     "StoreLockedError",
     "StoreReadOnlyError",
+    "StoreUnreachableError",
     "StoreVersionError",
     "StreamLostError",
     "SupersededError",
@@ -347,6 +349,15 @@ class StoreVersionError(StoreError):
     """
 
     code = "store_version"
+
+
+class StoreUnreachableError(StoreError, ConnectionError):
+    """The store's server can't be reached, or does not answer in time; a write may have been made nevertheless.
+
+    Remedy: Check that the server runs and its address, then do the same again: a document is never kept twice.
+    """
+
+    code = "store_unreachable"
 
 
 class GenerationError(NiruError):

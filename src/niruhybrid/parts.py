@@ -7,7 +7,7 @@ from niruhybrid.errors import InvalidSettingError
 from niruhybrid.ports import Encoder, Generator, Store
 from niruhybrid.settings import Settings
 
-__all__ = ("Parts", "open_generator", "open_parts")
+__all__ = ("Parts", "open_generator", "open_parts", "open_store")
 
 Parts = tuple[Encoder, Store, Generator]
 """What a pipeline is made of."""
@@ -21,7 +21,7 @@ def open_parts(settings: Settings, encoder: Encoder | None, store: Store | None,
         StoreError: the store can't be opened.
         InvalidSettingError: a generator is asked for whose key or package is not there.
     """
-    store = store or _open_store(settings.store)
+    store = store or open_store(settings.store)
     try:
         return encoder or _load_encoder(settings.model), store, generator or open_generator(settings.generation)
     except BaseException:
@@ -35,7 +35,21 @@ def _load_encoder(model: str | None) -> Encoder:
     return HybridEncoder(model)
 
 
-def _open_store(config: StoreConfig) -> Store:
+def open_store(config: StoreConfig) -> Store:
+    """Return the store that the settings name: on a PostgreSQL server, in a file, or in memory.
+
+    Raises:
+        InvalidSettingError: it is on a server, and the extra `postgres` is not installed; or its URL is not one.
+        StoreError: it can't be opened.
+    """
+    if config.on_server:
+        try:
+            from niruhybrid.retrieval.postgres import PostgresStore  # noqa: PLC0415  # an extra
+        except ImportError as err:
+            raise InvalidSettingError(
+                f"the store is {config.name!r}, and its client is not installed: pip install 'niruhybrid[postgres]'"
+            ) from err
+        return PostgresStore(config=config)
     from niruhybrid.retrieval.store import EmbeddedStore  # noqa: PLC0415  # loads SQLite
 
     return EmbeddedStore(config.path, config=config)

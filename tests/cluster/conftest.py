@@ -21,7 +21,7 @@ NODE: dict[str, Any] = {"num_cpus": 4, "object_store_memory": 80 << 20}
 @pytest.fixture(scope="session")
 def served() -> Iterator[Served]:
     """Start two nodes of Ray on this machine, and Ray Serve on a free port."""
-    ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    ray: Any = pytest.importorskip("ray", reason="the extra `ray` is not installed")
     kept = {name: os.environ.get(name) for name in QUIET}
     os.environ.update(QUIET)
     with warnings.catch_warnings():
@@ -36,8 +36,8 @@ def served() -> Iterator[Served]:
         port = _free_port()
         serve.start(http_options={"host": "127.0.0.1", "port": port}, proxy_location="HeadOnly")
         yield Served(port)
-        serve.shutdown()
-        ray.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves it so
+        serve.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves it so
+        ray.shutdown()
         cluster.shutdown()
     for name, value in kept.items():
         os.environ.pop(name) if value is None else os.environ.update({name: value})

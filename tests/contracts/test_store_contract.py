@@ -23,11 +23,29 @@ from niruhybrid.testing import HashEncoder
 from niruhybrid.types import Document, IndexEntry, Match, SearchMode, SearchRequest, StandingQuery
 
 POWER = StoreConfig(durability="power")
-STORES: dict[str, Callable[[Path], Store]] = {
+
+
+def postgres_store(request: pytest.FixtureRequest) -> Store:
+    from niruhybrid.retrieval.postgres import PostgresStore  # only where there is a server
+
+    return PostgresStore(request.getfixturevalue("postgres_server").new_database())
+
+
+STORES: dict[str, Callable[[pytest.FixtureRequest], Store]] = {
     "memory": lambda _: EmbeddedStore(),
-    "file": lambda folder: EmbeddedStore(folder / "store.niru"),
-    "file, synced": lambda folder: EmbeddedStore(folder / "store.niru", config=POWER),
+    "file": lambda request: EmbeddedStore(folder_of(request) / "store.niru"),
+    "file, synced": lambda request: EmbeddedStore(folder_of(request) / "store.niru", config=POWER),
+    "postgres": postgres_store,
 }
+
+
+SERVED = pytest.param("postgres", marks=pytest.mark.integration)
+
+
+def folder_of(request: pytest.FixtureRequest) -> Path:
+    folder: Path = request.getfixturevalue("tmp_path")
+    return folder
+
 
 ENCODER = HashEncoder(dimension=32)
 
@@ -50,9 +68,9 @@ def found(store: Store, request: SearchRequest) -> list[str]:
     return [hit.id for hit in store.search([request])[0].hits]
 
 
-@pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made = STORES[request.param](tmp_path)
+@pytest.fixture(params=[name if name != "postgres" else SERVED for name in STORES])
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    made = STORES[request.param](request)
     yield made
     made.close()
 

@@ -32,7 +32,7 @@ def news(*cosines: float, watermark: int = 1) -> News:
     entries = [IndexEntry(Document(f"d{n}", f"{cosine}"), at(cosine), ()) for n, cosine in enumerate(cosines)]
     vectors = np.array([entry.vector for entry in entries])
     added = Additions(range(1, len(entries) + 1), vectors, [()] * len(entries), [{}] * len(entries))
-    return News(entries, vectors, added.terms, Snapshot.empty(0).changed(watermark, {}, added))
+    return News(entries, vectors, added.terms, watermark, Snapshot.empty(0).changed(watermark, {}, added).lexical)
 
 
 class Listener:

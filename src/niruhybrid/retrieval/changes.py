@@ -3,8 +3,9 @@
 A change is prepared by the thread that asks for it, and applied by whichever thread commits, perhaps more than once.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
 
 import numpy as np
 import orjson
@@ -16,7 +17,7 @@ from niruhybrid.retrieval.snapshot import Additions, Snapshot
 from niruhybrid.retrieval.standing import News
 from niruhybrid.types import IndexEntry, Metadata, Vector
 
-__all__ = ("Change", "Delete", "Upsert", "checked_matrix")
+__all__ = ("Change", "Delete", "Prepared", "Upsert", "checked_matrix", "refuse_dimension")
 
 
 class Change(Protocol):
@@ -33,6 +34,47 @@ class Change(Protocol):
     def apply(self, session: Session, state: Snapshot) -> Snapshot:
         """Make the change in the log; return the state of the indexes after it, or `state` if nothing was changed."""
         ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """What remains of a batch of entries, ready to be kept.
+
+    Attributes:
+        runs: the entries of each document, passages of consecutive parts.
+        entries: all of them, in this order.
+        vectors: `(n, dim)` float32, of each.
+        joined: analysed terms of each, as they are kept.
+        terms: the same as they will come back.
+        metadata: of each, encoded.
+        as_kept: the same as it will come back.
+    """
+
+    runs: Mapping[str, Sequence[IndexEntry]]
+    entries: Sequence[IndexEntry]
+    vectors: Vector
+    joined: Sequence[str]
+    terms: Sequence[Sequence[str]]
+    metadata: Sequence[bytes]
+    as_kept: Sequence[Metadata]
+
+    @classmethod
+    def of(cls, entries: Sequence[IndexEntry]) -> Self:
+        """Prepare a batch of at least one entry.
+
+        Raises:
+            InvalidPassageError: the entries themselves leave a gap in a document.
+            InvalidVectorError: vectors differ in length, or one is not finite.
+        """
+        runs = planned(entries)
+        left = [entry for run in runs.values() for entry in run]
+        vectors = checked_matrix([entry.vector for entry in entries], None)
+        if len(left) < len(entries):
+            vectors = checked_matrix([entry.vector for entry in left], None)
+        words = [joined(entry.terms) for entry in left]
+        metadata = [orjson.dumps(dict(entry.document.metadata)) for entry in left]
+        as_kept = [orjson.loads(one) for one in metadata]
+        return cls(runs, left, vectors, words, [split(one) for one in words], metadata, as_kept)
 
 
 class Upsert:
@@ -53,15 +95,7 @@ class Upsert:
     def __init__(self, entries: Sequence[IndexEntry]) -> None:
         self.watermark = 0
         self.news: News | None = None
-        self._runs = planned(entries)
-        self._entries = [entry for run in self._runs.values() for entry in run]
-        self._vectors = checked_matrix([entry.vector for entry in entries], None)
-        if len(self._entries) < len(entries):
-            self._vectors = checked_matrix([entry.vector for entry in self._entries], None)
-        self._joined = [joined(entry.terms) for entry in self._entries]
-        self._terms = [split(terms) for terms in self._joined]  # as they will come back
-        self._metadata = [orjson.dumps(dict(entry.document.metadata)) for entry in self._entries]
-        self._as_kept: list[Metadata] = [orjson.loads(metadata) for metadata in self._metadata]
+        self._made = Prepared.of(entries)
 
     def apply(self, session: Session, state: Snapshot) -> Snapshot:
         """Make the change; see `Change`.
@@ -71,16 +105,20 @@ class Upsert:
             InvalidVectorError: the vectors' length is not the store's.
         """
         before = session.state
-        _refuse_dimension(self._vectors, before.dimension)
-        rows = range(before.last_row + 1, before.last_row + 1 + len(self._entries))
+        made = self._made
+        refuse_dimension(made.vectors, before.dimension)
+        rows = range(before.last_row + 1, before.last_row + 1 + len(made.entries))
         owners, removed, fresh = self._places(session, rows)
         session.remove(removed)
-        session.insert(self._records(rows), owners, self._joined, self._vectors)
-        after = State(before.watermark + 1, rows[-1], before.documents + fresh, self._vectors.shape[1])
-        added = Additions(rows, self._vectors, self._terms, self._as_kept, owners)
+        session.insert(self._records(rows), owners, made.joined, made.vectors)
+        after = State(before.watermark + 1, rows[-1], before.documents + fresh, made.vectors.shape[1])
+        added = Additions(rows, made.vectors, made.terms, made.as_kept, owners)
         changed = state.changed(after.watermark, removed, added)
         session.advance(after)
-        self.watermark, self.news = after.watermark, News(self._entries, self._vectors, self._terms, changed)
+        self.watermark, self.news = (
+            after.watermark,
+            News(made.entries, made.vectors, made.terms, after.watermark, changed.lexical),
+        )
         return changed
 
     def _places(self, session: Session, rows: range) -> tuple[list[int], dict[int, list[str]], int]:
@@ -88,7 +126,7 @@ class Upsert:
         owners: list[int] = []
         removed: dict[int, list[str]] = {}
         fresh = 0
-        for name, run in self._runs.items():
+        for name, run in self._made.runs.items():
             owner, first = rows[len(owners)], run[0]
             if first.part:
                 before, owner = session.part(name, first.part - 1) or (None, owner)
@@ -102,7 +140,7 @@ class Upsert:
     def _records(self, rows: range) -> list[Record]:
         return [
             Record(row, one.document.id, one.part, one.start, one.document.title, one.document.text, metadata)
-            for row, one, metadata in zip(rows, self._entries, self._metadata, strict=True)
+            for row, one, metadata in zip(rows, self._made.entries, self._made.metadata, strict=True)
         ]
 
 
@@ -158,7 +196,12 @@ def checked_matrix(vectors: Sequence[Vector], dimension: int | None) -> Vector:
     return matrix
 
 
-def _refuse_dimension(vectors: Vector, dimension: int | None) -> None:
+def refuse_dimension(vectors: Vector, dimension: int | None) -> None:
+    """Refuse vectors, `(n, dim)`, of another dimension than the store's; None is a store without one.
+
+    Raises:
+        InvalidVectorError: they are of another.
+    """
     if dimension is not None and vectors.shape[1] != dimension:
         raise _other_dimension(vectors.shape[1:], dimension)
 

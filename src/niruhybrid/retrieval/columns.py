@@ -17,7 +17,7 @@ from niruhybrid.filters import Filter
 from niruhybrid.retrieval.growing import Growing
 from niruhybrid.types import Metadata
 
-__all__ = ("Column", "Columns")
+__all__ = ("Column", "Columns", "Value", "field_value", "field_values")
 
 Mask = NDArray[np.bool_]
 Value = tuple[str, Any]
@@ -106,7 +106,7 @@ class Columns:
         """Return the columns with documents in the slots from `first` on."""
         entries: dict[str, list[tuple[int, Value]]] = {}
         for slot, metadata in enumerate(added, start=first):
-            for name, value in dict.fromkeys(_values("", metadata)):
+            for name, value in dict.fromkeys(field_values("", metadata)):
                 entries.setdefault(name, []).append((slot, value))
         if not entries:
             return self
@@ -144,11 +144,11 @@ class Columns:
         column = self._column(field)
         match name:
             case "eq":
-                return _mask(column.having([_value(value)]), size)
+                return _mask(column.having([field_value(value)]), size)
             case "ne":
-                return ~_mask(column.having([_value(value)]), size)
+                return ~_mask(column.having([field_value(value)]), size)
             case "in":
-                return _mask(column.having([_value(item) for item in value]), size)
+                return _mask(column.having([field_value(item) for item in value]), size)
         return _mask(column.between(value), size)
 
     def groups(self, field: str, slots: NDArray[Any]) -> NDArray[Any]:
@@ -166,25 +166,26 @@ class Columns:
         return self.fields.get(field) or Column.empty()
 
 
-def _values(prefix: str, metadata: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+def field_values(prefix: str, metadata: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
     """Yield each field, by dotted name, with each of its values."""
     for key, value in metadata.items():
         name = prefix + key
         if isinstance(value, Mapping):
             yield name, ("container", None)
-            yield from _values(f"{name}.", value)
+            yield from field_values(f"{name}.", value)
         elif isinstance(value, list | tuple):
             yield name, ("container", None)
             for item in value:
                 if isinstance(item, Mapping):
-                    yield from _values(f"{name}.", item)
+                    yield from field_values(f"{name}.", item)
                 elif not isinstance(item, list | tuple):
-                    yield name, _value(item)
+                    yield name, field_value(item)
         else:
-            yield name, _value(value)
+            yield name, field_value(value)
 
 
-def _value(value: Any) -> Value:
+def field_value(value: Any) -> Value:
+    """Return a single value with its kind."""
     if value is None:
         return "null", None
     if isinstance(value, bool):

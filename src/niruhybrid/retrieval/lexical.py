@@ -24,7 +24,7 @@ from niruhybrid.retrieval.matching import Collection, Enough, Weighed, best, bes
 from niruhybrid.retrieval.postings import K1, MOST_COUNTED, Postings, merged, saturation, spread
 from niruhybrid.retrieval.siblings import Siblings
 
-__all__ = ("MAX_QUERY_TERMS", "LexicalIndex", "LexicalQuery")
+__all__ = ("MAX_QUERY_TERMS", "LexicalIndex", "LexicalQuery", "term_weights")
 
 MAX_QUERY_TERMS = 128
 """Terms of one query that count, the first ones; what a query costs grows with each."""
@@ -207,15 +207,17 @@ class LexicalIndex:
         scores /= np.float32(norm)
         return scores
 
+    def number_of(self, term: str) -> int:
+        """Return the number of a term; -1 if no document has had it."""
+        return self.vocabulary.get(term, -1)
+
     def weights(self, terms: Ints) -> Floats:
         """Return how much each of many terms counts in a query that has it once, `(n,)`; -1 is an unknown term."""
         recent = self._journal.since(0)
         known = (terms.max(initial=-1), recent.terms.max(initial=-1), len(self.frequencies) - 1)
         have = np.bincount(recent.terms, np.where(recent.slots == GONE, -1, 1), int(max(known)) + 2)  # the last: for -1
         have[: len(self.frequencies)] += self.frequencies
-        at = have[terms]
-        weights: Floats = ((K1 + 1.0) * np.log1p((self.documents - at + 0.5) / (at + 0.5))).astype(np.float32)
-        return weights
+        return term_weights(have[terms], self.documents)
 
     def merged(self, live: Allowed) -> Self:
         """Return the same index without a journal: it, and the parts that it has outgrown, become one part.
@@ -310,9 +312,19 @@ class LexicalIndex:
         return have
 
 
+def term_weights(have: Ints, total: int) -> Floats:
+    """Return how much each term counts in a query that has it once: all it can add to a score, elementwise.
+
+    Args:
+        have: how many documents have it.
+        total: how many there are.
+    """
+    return ((K1 + 1.0) * np.log1p((total - have + 0.5) / (have + 0.5))).astype(np.float32)
+
+
 def _weighed(times: Floats, have: Ints, strange: Sequence[int], total: int) -> tuple[Floats, float]:
     """Return how much each term of a query counts, of which some of `total` have each, and `fusion.term_norm`."""
-    weights: Floats = (times * (K1 + 1.0) * np.log1p((total - have + 0.5) / (have + 0.5))).astype(np.float32)
+    weights: Floats = times * term_weights(have, total)
     unknown = (K1 + 1.0) * math.log1p((total + 0.5) / 0.5)
     return weights, term_norm([*(unknown * asked for asked in strange), *weights.tolist()])
 

@@ -10,18 +10,18 @@ length of the query's term vector. It is computed for the few pairs only that st
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from niruhybrid.retrieval.codes import Codes, Few
 from niruhybrid.retrieval.growing import Growing
-from niruhybrid.retrieval.lexical import MAX_QUERY_TERMS, LexicalIndex
+from niruhybrid.retrieval.lexical import MAX_QUERY_TERMS
 from niruhybrid.retrieval.postings import MOST_COUNTED, saturation, spread
 from niruhybrid.types import StandingQuery, Vector
 
-__all__ = ("Pairs", "Panel")
+__all__ = ("Pairs", "Panel", "Statistics")
 
 Ints = NDArray[Any]
 Floats = NDArray[Any]
@@ -31,6 +31,28 @@ _DOCUMENTS = 32  # at once; the fewer there are, the less the words of any of th
 _LOWEST, _HIGHEST = np.iinfo(np.int32).min, np.iinfo(np.int32).max
 _KEPT = 0.9  # of a term's weight, until the lengths of term vectors are computed anew
 _SLACK = 1e-4  # of a score; rounding is far below it
+
+
+class Statistics(Protocol):
+    """What weighs terms: how many documents, which are passages, there are and have them."""
+
+    @property
+    def documents(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def total(self) -> int:
+        """Terms of all of them."""
+        ...
+
+    def number_of(self, term: str) -> int:
+        """Return the number of a term, always the same; -1, for now, if no document has had it."""
+        ...
+
+    def weights(self, terms: Ints) -> Floats:
+        """Return how much each of many terms, by number, counts in a query that has it once, `(n,)`."""
+        ...
 
 
 class Pairs(NamedTuple):
@@ -108,20 +130,20 @@ class Panel:
         self._terms, self._times = self._terms.extended(terms), self._times.extended(list(counted.values()))
         self._starts = self._starts.extended([len(self._terms)])
 
-    def pairs(self, vectors: Vector, terms: Sequence[Sequence[str]], lexical: LexicalIndex, least: Floats) -> Pairs:
+    def pairs(self, vectors: Vector, terms: Sequence[Sequence[str]], statistics: Statistics, least: Floats) -> Pairs:
         """Return the pairs that reach their query's threshold.
 
         Args:
             vectors: `(n, dim)` float32, of the documents.
             terms: analysed terms of each.
-            lexical: the index whose statistics count; it has the documents.
+            statistics: of all documents, these included.
             least: `(slots,)`, score that a pair must have at the least.
         """
-        self._number({term for one in terms for term in one if term in self._vocabulary}, lexical)
+        self._number({term for one in terms for term in one if term in self._vocabulary}, statistics)
         found = [Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
         for first in range(0, len(vectors), _DOCUMENTS):
             some = slice(first, first + _DOCUMENTS)
-            batch = self._batch(vectors[some], terms[some], lexical)
+            batch = self._batch(vectors[some], terms[some], statistics)
             for start in range(0, len(self), _BLOCK):
                 own = slice(start, min(start + _BLOCK, len(self)))
                 slots, places, scores = self._reaching(own, batch, least[own])
@@ -150,11 +172,11 @@ class Panel:
         self._vectors = self._vectors.extended(row[None])
         self._codes.add(row * np.float32(share))
 
-    def _batch(self, vectors: Vector, terms: Sequence[Sequence[str]], lexical: LexicalIndex) -> _Batch:
+    def _batch(self, vectors: Vector, terms: Sequence[Sequence[str]], statistics: Statistics) -> _Batch:
         """Return some documents, weighed by what is in an index."""
         counted = [Counter(term for term in one if term in self._vocabulary) for one in terms]
-        weights = lexical.weights(self._numbers)
-        average = max(1.0, lexical.total / max(1, lexical.documents))
+        weights = statistics.weights(self._numbers)
+        average = max(1.0, statistics.total / max(1, statistics.documents))
         against = spread(np.array([len(one) for one in terms], np.float32), average)
         gains = np.zeros((len(weights), len(vectors)), np.float32)
         for place, one in enumerate(counted):
@@ -165,14 +187,14 @@ class Panel:
         few = None if self._codes is None else Few.of(vectors)
         return _Batch(vectors, few, weights, gains, gains.max(axis=1))
 
-    def _number(self, terms: Iterable[str], lexical: LexicalIndex) -> None:
+    def _number(self, terms: Iterable[str], statistics: Statistics) -> None:
         """Look up the store's numbers of terms that are new here, or new there: those only come with documents."""
         names, known = self._vocabulary, len(self._numbers)
         if len(names) > known:
-            late = [lexical.vocabulary.get(term, -1) for term in list(names)[known:]]
+            late = [statistics.number_of(term) for term in list(names)[known:]]
             self._numbers = np.concatenate((self._numbers, np.array(late, np.int64)))
         for term in terms:
-            self._numbers[names[term]] = lexical.vocabulary[term]
+            self._numbers[names[term]] = statistics.number_of(term)
 
     def _weigh(self, weights: Floats) -> None:
         """Have `_lengths` be those of all queries, and no longer than they are now."""

@@ -15,14 +15,15 @@ from niruhybrid.retrieval.siblings import Siblings
 from niruhybrid.retrieval.snapshot import Mask, Snapshot
 from niruhybrid.types import SearchRequest
 
-__all__ = ("GROUP_FIELD", "best_slots")
+__all__ = ("DEEPER", "GROUP_FIELD", "best_slots", "depth_of", "firsts")
 
 GROUP_FIELD = "document"
 """Metadata field that passages of one document share."""
 
 _DEPTH = 100
 _DEPTH_PER_HIT = 4
-_DEEPER = 4
+DEEPER = 4
+"""Times deeper, where the best are passages of few documents."""
 
 Best = list[tuple[int, float]]
 Depths = Mapping[int, int]
@@ -52,7 +53,7 @@ def best_slots(snapshot: Snapshot, requests: Sequence[SearchRequest], dense_weig
     found: list[Best] = [[] for _ in requests]
     weighed = [snapshot.lexical.weighed(() if request.mode == "dense" else request.terms) for request in requests]
     asked = list(map(_Asked, requests, weighed, _allowed(snapshot, requests)))
-    depths = {at: max(_DEPTH, _DEPTH_PER_HIT * request.top_k) for at, request in enumerate(requests)}
+    depths = {at: depth_of(request) for at, request in enumerate(requests)}
     while depths:
         near = _dense(snapshot, asked, depths)
         worded = _lexical(snapshot, asked, depths, near, dense_weight)
@@ -68,9 +69,14 @@ def best_slots(snapshot: Snapshot, requests: Sequence[SearchRequest], dense_weig
             best = kept[:wanted]
             found[at] = list(zip(slots[best].tolist(), scores[best].tolist(), strict=True))
             if len(kept) < min(wanted, len(slots)) and depth <= len(slots):
-                deeper[at] = depth * _DEEPER
+                deeper[at] = depth * DEEPER
         depths = deeper
     return found
+
+
+def depth_of(request: SearchRequest) -> int:
+    """Return how deep both halves look at first."""
+    return max(_DEPTH, _DEPTH_PER_HIT * request.top_k)
 
 
 def _allowed(snapshot: Snapshot, requests: Sequence[SearchRequest]) -> list[Mask]:
@@ -145,13 +151,13 @@ def _one_of_each_document(snapshot: Snapshot, slots: Ints) -> Ints:
     """Return the positions of the best passage of each document, then of those that share the metadata field."""
     kept: Ints = np.arange(len(slots))
     if snapshot.passages:
-        kept = _firsts(snapshot.owners.items[slots])
+        kept = firsts(snapshot.owners.items[slots])
     if GROUP_FIELD in snapshot.columns.fields:
-        kept = kept[_firsts(snapshot.columns.groups(GROUP_FIELD, slots[kept]))]
+        kept = kept[firsts(snapshot.columns.groups(GROUP_FIELD, slots[kept]))]
     return kept
 
 
-def _firsts(groups: Ints) -> Ints:
+def firsts(groups: Ints) -> Ints:
     """Return the position of the first of each group, ascending; below 0 is none."""
     alone = groups < 0
     firsts: Ints = np.sort(np.unique(np.where(alone, -1 - np.arange(len(groups)), groups), return_index=True)[1])

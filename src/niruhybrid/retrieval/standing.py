@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 from niruhybrid.errors import InvalidVectorError
 from niruhybrid.retrieval.columns import Columns
-from niruhybrid.retrieval.panel import Panel
+from niruhybrid.retrieval.panel import Panel, Statistics
 from niruhybrid.retrieval.quota import Quotas
-from niruhybrid.retrieval.snapshot import Snapshot
 from niruhybrid.types import Hit, IndexEntry, Match, StandingQuery, Vector
 
 __all__ = ("News", "StandingQueries")
@@ -44,13 +43,15 @@ class News:
         entries: the new passages.
         vectors: `(n, dim)` float32, of each.
         terms: analysed terms of each.
-        snapshot: the state after the write.
+        watermark: the write.
+        statistics: of the terms of all that is there after it.
     """
 
     entries: Sequence[IndexEntry]
     vectors: Vector
     terms: Sequence[Sequence[str]]
-    snapshot: Snapshot
+    watermark: int
+    statistics: Statistics
 
 
 @dataclass(slots=True, eq=False)
@@ -110,9 +111,14 @@ class StandingQueries:
                 self._turn.release()
         return lambda: self._end(one)
 
+    @property
+    def awaited(self) -> bool:
+        """Whether there is anybody to be told."""
+        return bool(self._arrived) or len(self._subscriptions) > self._over
+
     def note(self, news: News) -> None:
         """Keep what a write has added, until `tell`; to be called in the order of the writes."""
-        if self._arrived or len(self._subscriptions) > self._over:
+        if self.awaited:
             self._pending.append(news)
 
     def tell(self) -> None:
@@ -138,7 +144,7 @@ class StandingQueries:
             self._settle()
             self._tell(news)
         except Exception:  # noqa: BLE001  # logged whole: the documents are there, whoever was not told of them
-            _log.exception("standing_queries_not_told watermark=%d", news.snapshot.watermark)
+            _log.exception("standing_queries_not_told watermark=%d", news.watermark)
 
     def _settle(self) -> None:
         """Take in those who have arrived, and close up the slots of those who have gone, if these are many."""
@@ -161,7 +167,7 @@ class StandingQueries:
         now = self._clock()
         least = self._quotas.least(now)
         passing = _Passing(news.entries)
-        pairs = self._panel.pairs(news.vectors, news.terms, news.snapshot.lexical, least)
+        pairs = self._panel.pairs(news.vectors, news.terms, news.statistics, least)
         triples = zip(*(column.tolist() for column in pairs), strict=True)
         for slot, found in groupby(triples, itemgetter(0)):
             self._pass_on(slot, [_Found(place, score) for _, place, score in found], passing, news, now)
@@ -178,7 +184,7 @@ class StandingQueries:
             if one.over:
                 return
             hit = _hit(news.entries[pair.place], pair.score)
-            self._deliver(one, Match(one.query.id, hit, news.snapshot.watermark))
+            self._deliver(one, Match(one.query.id, hit, news.watermark))
 
     def _deliver(self, one: _Subscription, match: Match) -> None:
         began = self._clock()

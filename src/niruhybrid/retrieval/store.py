@@ -11,11 +11,10 @@ import numpy as np
 import orjson
 
 from niruhybrid.config import StoreConfig
-from niruhybrid.errors import UnknownWatermarkError
+from niruhybrid.retrieval.asking import notes_of, refuse_too_new, refuse_vectors
 from niruhybrid.retrieval.changes import Delete, Upsert, checked_matrix
 from niruhybrid.retrieval.commits import Commits
 from niruhybrid.retrieval.keeper import Keeper
-from niruhybrid.retrieval.lexical import MAX_QUERY_TERMS
 from niruhybrid.retrieval.log import Log
 from niruhybrid.retrieval.passages import whole
 from niruhybrid.retrieval.recovery import Checkpoints, Recovery, opened
@@ -136,11 +135,11 @@ class EmbeddedStore:
             ClosedError: the store has been closed.
         """
         with self._pinned() as (session, state):
-            _refuse_too_new(requests, state.watermark)
-            _refuse_vectors(requests, session.state.dimension)
+            refuse_too_new(requests, state.watermark)
+            refuse_vectors(requests, session.state.dimension)
             ranked = best_slots(state, requests, self._config.dense_weight)
             return [
-                SearchResponse(_hits(session, state, best), state.watermark, _notes(request))
+                SearchResponse(_hits(session, state, best), state.watermark, notes_of(request))
                 for request, best in zip(requests, ranked, strict=True)
             ]
 
@@ -212,27 +211,6 @@ class EmbeddedStore:
     def _read_state(self) -> State:
         with self._log.read() as session:
             return session.state
-
-
-def _refuse_too_new(requests: Sequence[SearchRequest], watermark: int) -> None:
-    asked = max((request.min_watermark for request in requests), default=0)
-    if asked > watermark:
-        raise UnknownWatermarkError(
-            f"the store is at watermark {watermark}, `min_watermark` is {asked}: ask for one that this store returned"
-        )
-
-
-def _refuse_vectors(requests: Sequence[SearchRequest], dimension: int | None) -> None:
-    vectors = [request.vector for request in requests if request.vector is not None]
-    if vectors:
-        checked_matrix(vectors, dimension)
-
-
-def _notes(request: SearchRequest) -> tuple[str, ...]:
-    """Say what of a request was passed over."""
-    if request.mode == "dense" or len(request.terms) <= MAX_QUERY_TERMS:
-        return ()
-    return (f"of {len(request.terms)} terms the first {MAX_QUERY_TERMS} were searched for",)
 
 
 def _document(session: Session, name: str) -> Document | None:

@@ -86,6 +86,7 @@ PROBLEMS: Mapping[str, Kind] = {
     "store_read_only": Kind(503, "The store can't be written to", _STORE),
     "store_full": Kind(507, "The disk is full", _STORE),
     "store_version": Kind(503, "The store is of a newer version", _STORE),
+    "store_unreachable": Kind(503, "The store can't be reached", _STORE),
     "generation_failed": Kind(
         502, "The answer could not be generated", "The answer broke off; what came of it is true."
     ),
