@@ -1,37 +1,17 @@
 """A pipeline on Ray Serve, on two nodes: what holds of one process holds over the hop."""
 
-import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
 
+from tests.cluster.reading import events
 from tests.cluster.replicas import Gate
 from tests.cluster.served import Served
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(180)]
 
 URL = "/stream/query"
-
-
-class Event:
-    """One event of a stream."""
-
-    def __init__(self, block: list[str]) -> None:
-        fields = dict(line.split(": ", 1) for line in block)
-        self.id, self.name, self.data = fields["id"], fields["event"], json.loads(fields["data"])
-
-
-def events(response: requests.Response) -> Iterator[Event]:
-    """Yield the events of a stream as they come."""
-    block: list[str] = []
-    for line in response.iter_lines(chunk_size=1, decode_unicode=True):
-        if line and not line.startswith(":"):
-            block.append(line)
-        elif block:
-            yield Event(block)
-            block = []
 
 
 def ask(url: str, gate: Gate | None = None, *, tokens: int = 3, **more: Any) -> requests.Response:

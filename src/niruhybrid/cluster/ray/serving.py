@@ -10,6 +10,7 @@ from niruhybrid.cluster.ray.scaling import policy
 from niruhybrid.config import RayConfig
 from niruhybrid.errors import InvalidSettingError
 from niruhybrid.pipeline import Pipeline
+from niruhybrid.server.shared_log import SharedLog
 from niruhybrid.settings import Settings, load_settings
 
 __all__ = ("APPLICATION", "application")
@@ -91,13 +92,17 @@ def _http(settings: Settings) -> Any:
         handle = serve.get_deployment_handle(_PIPELINE)
         return RemotePipeline(handle, patience=settings.streaming.processing_timeout)
 
-    return create_app(remote, settings.server)
+    async def shared() -> SharedLog:
+        from niruhybrid.cluster.shared_log import PostgresSharedLog  # noqa: PLC0415  # an extra
+
+        return await PostgresSharedLog.open(settings.store, keep=settings.server.log_seconds)
+
+    return create_app(remote, settings.server, open_log=shared if settings.store.on_server else None)
 
 
 def _refuse_stores_of_their_own(settings: Settings) -> None:
     most = settings.ray.max_replicas or settings.ray.replicas
-    path = settings.store.path or ""
-    if most > 1 and not path.startswith(("postgresql://", "postgres://")):
+    if most > 1 and not settings.store.on_server:
         raise InvalidSettingError(
             f"{most} replicas are wanted, and the store belongs to one process: "
             "give a store on PostgreSQL, or run one replica"
