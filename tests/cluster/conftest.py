@@ -3,12 +3,15 @@ import secrets
 import socket
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.cluster.replicas import Gate
 from tests.cluster.served import Served
+
+if TYPE_CHECKING:
+    from tests.servers.postgres import PostgresServer
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -19,7 +22,7 @@ NODE: dict[str, Any] = {"num_cpus": 4, "object_store_memory": 80 << 20}
 
 
 @pytest.fixture(scope="session")
-def served() -> Iterator[Served]:
+def served(postgres_server: "PostgresServer") -> Iterator[Served]:
     """Start two nodes of Ray on this machine, and Ray Serve on a free port."""
     ray: Any = pytest.importorskip("ray", reason="the extra `ray` is not installed")
     kept = {name: os.environ.get(name) for name in QUIET}
@@ -35,7 +38,7 @@ def served() -> Iterator[Served]:
         ray.init(cluster.address, log_to_driver=False, logging_level="error", _node_ip_address="127.0.0.2")
         port = _free_port()
         serve.start(http_options={"host": "127.0.0.1", "port": port}, proxy_location="HeadOnly")
-        yield Served(port)
+        yield Served(port, postgres_server.new_database())
         serve.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves it so
         ray.shutdown()
         cluster.shutdown()

@@ -1,6 +1,7 @@
 """Pipelines for replicas, importable where replicas run; and the gate by which a test leads their answers."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import socketserver
@@ -9,12 +10,27 @@ from collections.abc import AsyncIterator, Sequence
 from queue import SimpleQueue
 from typing import Self
 
+from niruhybrid.config import StreamingConfig
 from niruhybrid.pipeline import Pipeline
-from niruhybrid.retrieval.store import EmbeddedStore
+from niruhybrid.retrieval.postgres import PostgresStore
 from niruhybrid.testing import HashEncoder
-from niruhybrid.types import Document, Hit, IndexEntry, Query, Token
+from niruhybrid.types import Hit, Query, Token, Vector
 
-DOCUMENTS = tuple(Document(f"d{n}", f"Document {n} is about tea, and about number {n}.") for n in range(20))
+HELD = "held at "
+
+
+class HeldEncoder(HashEncoder):
+    """Encodes a batch with a held text when the gate that the text names lets it."""
+
+    def encode(self, texts: Sequence[str], /) -> Vector:
+        """Return unit vectors; each batch with a held text needs one step."""
+        held = next((text for text in texts if HELD in text), None)
+        if held is not None:
+            host, port = held.split()[2:4]
+            with socket.create_connection((host, int(port))) as connection:
+                connection.sendall(f"{os.getpid()}\n".encode())
+                connection.recv(1)
+        return super().encode(texts)
 
 
 class LedGenerator:
@@ -36,11 +52,10 @@ class LedGenerator:
             writer.close()
 
 
-async def open_pipeline() -> Pipeline:
-    """Return a pipeline over a few documents, the same in each replica."""
-    store, encoder = EmbeddedStore(), HashEncoder()
-    store.upsert([IndexEntry(each, encoder.encode([each.text])[0], encoder.terms(each.text)) for each in DOCUMENTS])
-    return Pipeline(encoder, store, LedGenerator())
+async def open_pipeline(database: str) -> Pipeline:
+    """Return a pipeline over a database that all replicas share, with small batches and short lanes."""
+    store = PostgresStore(database)
+    return Pipeline(HeldEncoder(), store, LedGenerator(), streaming=StreamingConfig(batch_size=4, queue_size=8))
 
 
 class Led:
@@ -58,20 +73,24 @@ class Led:
 
     def step(self, tokens: int = 1) -> None:
         """Let it give so many tokens more."""
-        self._connection.sendall(b"." * tokens)
+        with contextlib.suppress(OSError):  # it has gone meanwhile
+            self._connection.sendall(b"." * tokens)
 
 
 class Gate:
-    """Where answers ask before they give a token."""
+    """Where answers ask before they give a token, and encoders before they encode a held text."""
 
     def __init__(self) -> None:
         self._begun: SimpleQueue[Led] = SimpleQueue()
-        begun = self._begun
+        self._open = threading.Event()
+        gate = self
 
         class Leads(socketserver.StreamRequestHandler):
             def handle(self) -> None:
                 led = Led(self.connection, int(self.rfile.readline()))
-                begun.put(led)
+                if gate._open.is_set():
+                    led.step()
+                gate._begun.put(led)
                 self.rfile.read()  # nothing more comes: it returns when the other end is closed
                 led.stopped.set()
 
@@ -86,14 +105,21 @@ class Gate:
         return str(host), int(port)
 
     def begun(self) -> Led:
-        """Wait for the next answer to begin, and return it."""
+        """Wait for the next one to ask, and return it."""
         return self._begun.get(timeout=20)
+
+    def open(self) -> None:
+        """Let everybody through who has asked and not been returned, or who asks from now on."""
+        self._open.set()
+        while not self._begun.empty():
+            self._begun.get().step()
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.open()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

@@ -1,5 +1,6 @@
 """The application on a cluster, as tests see it."""
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,9 @@ class Served:
         url: where its HTTP servers are reached.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, database: str) -> None:
         self.url = f"http://127.0.0.1:{port}"
+        self._database = database
 
     def run(self, *, replicas: int, ingress: int = 1, **settings: Any) -> None:
         """Have so many replicas run; returns when they do."""
@@ -25,9 +27,25 @@ class Served:
 
         from niruhybrid.cluster.ray import APPLICATION, application
 
-        wanted = {"ray.replicas": replicas, "ray.ingress": ingress, "ray.cpus": 0.1, "ray.drain": 10.0}
-        loaded = load_settings(environ={}, arguments=wanted | settings)
-        serve.run(application(loaded, open_pipeline=open_pipeline), name=APPLICATION, route_prefix="/")
+        wanted = {
+            "ray.replicas": replicas,
+            "ray.ingress": ingress,
+            "ray.cpus": 0.1,
+            "ray.drain": 20.0,
+            "server.grace": 0.5,
+        }
+        loaded = load_settings(environ={}, arguments=wanted | {"store.path": self._database} | settings)
+        opening = functools.partial(open_pipeline, self._database)
+        serve.run(application(loaded, open_pipeline=opening), name=APPLICATION, route_prefix="/")
+
+    def states(self) -> list[str]:
+        """Return the states that replicas are in, for each deployment."""
+        from ray import serve
+
+        from niruhybrid.cluster.ray import APPLICATION
+
+        deployments = serve.status().applications[APPLICATION].deployments
+        return [str(deployment.replica_states) for deployment in deployments.values()]
 
     def pids(self, deployment: str) -> set[int]:
         """Return the processes of a deployment's replicas, of this cluster alone."""

@@ -1,5 +1,6 @@
 """A pipeline as a replica that Ray Serve runs: its encoder, its two lanes, its connections to the store."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -25,12 +26,14 @@ class Replica:
 
     Args:
         open_pipeline: returns the running pipeline; called once, where the replica runs.
+        streams: streams that the pipeline serves at a time.
     """
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
-        self, open_pipeline: Callable[[], Awaitable[Pipeline]]
+        self, open_pipeline: Callable[[], Awaitable[Pipeline]], streams: int
     ) -> None:
         self._pipeline = await open_pipeline()
+        self._streams = asyncio.Semaphore(streams)
         self._meter = Meter(time.monotonic())
 
     async def __del__(self) -> None:
@@ -73,8 +76,8 @@ class Replica:
                 yield subscription.dropped, matches
 
     async def ingest(self, items: list[Any], ordered: bool) -> AsyncIterator[list[DataResult]]:
-        """Yield one result for each item, without its vector."""
-        async with aclosing(in_bursts(self._pipeline.ingest(items, ordered=ordered), _BURST)) as bursts:
+        """Yield one result for each item, without its vector; wait where the pipeline would refuse one more stream."""
+        async with self._streams, aclosing(in_bursts(self._pipeline.ingest(items, ordered=ordered), _BURST)) as bursts:
             async for results in bursts:
                 yield [replace(result, vector=None) for result in results]
 

@@ -4,6 +4,9 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from niruhybrid.cluster.ray.remote import RemotePipeline
 from niruhybrid.cluster.ray.replica import Replica
 from niruhybrid.cluster.ray.scaling import policy
@@ -52,7 +55,7 @@ def application(
         **_numbers(bounds),
     )
 
-    def http() -> Any:
+    def http() -> ASGIApp:
         return _http(settings)
 
     ingress: Any = serve.deployment(
@@ -64,7 +67,8 @@ def application(
         graceful_shutdown_timeout_s=bounds.drain,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK,
     )
-    return ingress.bind(replicas.bind(open_pipeline or functools.partial(Pipeline.open, settings)))
+    open_here = open_pipeline or functools.partial(Pipeline.open, settings)
+    return ingress.bind(replicas.bind(open_here, settings.streaming.max_concurrent_streams))
 
 
 def _numbers(bounds: RayConfig) -> dict[str, Any]:
@@ -82,7 +86,7 @@ def _numbers(bounds: RayConfig) -> dict[str, Any]:
     }
 
 
-def _http(settings: Settings) -> Any:
+def _http(settings: Settings) -> ASGIApp:
     """Return the server's application, where an HTTP server runs."""
     from ray import serve  # noqa: PLC0415  # heavy
 
@@ -97,7 +101,22 @@ def _http(settings: Settings) -> Any:
 
         return await PostgresSharedLog.open(settings.store, keep=settings.server.log_seconds)
 
-    return create_app(remote, settings.server, open_log=shared if settings.store.on_server else None)
+    app = create_app(remote, settings.server, open_log=shared if settings.store.on_server else None)
+    return _once_open(app)
+
+
+def _once_open(app: FastAPI) -> ASGIApp:
+    """Return the application, which says that it has started when it can answer: Ray Serve sends requests then."""
+
+    async def opened(scope: Scope, receive: Receive, send: Send) -> None:
+        async def when_open(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                await app.state.gate.open()
+            await send(message)
+
+        await app(scope, receive, when_open if scope["type"] == "lifespan" else send)
+
+    return opened
 
 
 def _refuse_stores_of_their_own(settings: Settings) -> None:
