@@ -50,7 +50,8 @@ class Served:
     def pids(self, deployment: str) -> set[int]:
         """Return the processes of a deployment's replicas, of this cluster alone."""
         found = (int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit())
-        return {pid for pid in found if _title(pid).endswith(f":{deployment}") and os.getpid() in _parents(pid)}
+        named = (pid for pid in found if f"ray::ServeReplica:niruhybrid:{deployment}" in _title(pid))
+        return {pid for pid in named if os.getpid() in _parents(pid)}
 
 
 def _title(pid: int) -> str:

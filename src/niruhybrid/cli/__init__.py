@@ -10,6 +10,7 @@ try:
     import click
 
     from niruhybrid.cli.bench import bench
+    from niruhybrid.cli.deploy import deploy
     from niruhybrid.cli.doctor import doctor
     from niruhybrid.cli.ingest import ingest
     from niruhybrid.cli.query import query
@@ -64,5 +65,5 @@ def _niru(context: click.Context, config: str | None) -> None:
     context.obj = config
 
 
-for _command in (serve, query, ingest, stats, top, bench, doctor, eval_command):
+for _command in (serve, query, ingest, stats, top, bench, doctor, eval_command, deploy):
     _niru.add_command(_command)

@@ -155,6 +155,8 @@ class Sharing:
                 if self._copied and clock() >= due:
                     self._followed = await self.log.renew([stream.id for stream in self._copied])
                     due = clock() + self.log.beat
+                    for stream in filter(self.is_followed, self._copied):
+                        self._note(stream)  # it may wait for a reader, who is elsewhere
             except Exception as err:  # noqa: BLE001  # what fails now may succeed later, and the answers go on
                 logger.warning("sharing_failed error=%s: %s", type(err).__name__, err)
                 await _either(self._closing, self.log.beat)
@@ -167,8 +169,9 @@ class Sharing:
         self._news = set()
         try:
             copies = {stream: copied for stream in streams if (copied := self._next(stream)) is not None}
-            if copies:
-                await self.log.append(list(copies.values()))
+            new = [copied for copied in copies.values() if copied.frames or copied.ended]
+            if new:
+                await self.log.append(new)
             lost = [stream for stream in streams if stream not in copies]
             if lost:
                 await self.log.forget([stream.id for stream in lost])

@@ -39,11 +39,11 @@ def application(
     Raises:
         InvalidSettingError: several replicas are wanted, and a store that only one process can have.
     """
-    from ray import serve  # noqa: PLC0415  # heavy
-
     settings = settings or load_settings()
     if open_pipeline is None:
         _refuse_stores_of_their_own(settings)
+    from ray import serve  # noqa: PLC0415  # heavy
+
     bounds = settings.ray
     replicas: Any = serve.deployment(
         Replica,
