@@ -84,6 +84,13 @@ def going(served: Served) -> bool:
     return any("STOPPING" in states for states in served.states())
 
 
+def test_the_application_can_be_imported_by_name() -> None:
+    serve: Any = pytest.importorskip("ray.serve", reason="the extra `ray` is not installed")
+    from niruhybrid.cluster import ray
+
+    assert isinstance(ray.app, serve.Application)
+
+
 def test_an_answer_comes_event_by_event(one: Served, gate: Gate) -> None:
     with ask(one, gate, tokens=2) as response:
         stream = events(response)

@@ -43,13 +43,14 @@ def ray(config: str | None, /, *, address: str | None, stopping: bool, **given: 
         raise click.UsageError("--stop needs --address: a cluster that was made here ends with Ctrl-C")
     settings = load_settings(config, arguments=arguments(given))
     try:
-        from niruhybrid.cluster.ray import deploying  # noqa: PLC0415  # heavy
+        from niruhybrid.cluster.ray import application, deploying  # noqa: PLC0415  # heavy
 
+        made = None if stopping else application(settings)  # what is wrong with it is told at once
         with deploying.connected(address):
             if stopping:
                 deploying.stop()
                 return
-            deploying.run(settings, everywhere=address is not None)
+            deploying.run(made, settings.server, everywhere=address is not None)
             scheme = "http" if settings.server.tls_cert is None else "https"
             click.echo(f"niru answers on {scheme}://{settings.server.host}:{settings.server.port}")
             if address is None:

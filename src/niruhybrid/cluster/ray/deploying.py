@@ -4,12 +4,11 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from niruhybrid.cluster.ray.serving import APPLICATION, application
+from niruhybrid.cluster.ray.serving import APPLICATION
 from niruhybrid.config import ServerConfig
 from niruhybrid.errors import UnreachableError
-from niruhybrid.server.front import configured_keys
-from niruhybrid.settings import Settings
 
 __all__ = ("connected", "run", "stop")
 
@@ -40,24 +39,17 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def run(settings: Settings, *, everywhere: bool) -> None:
-    """Run the application, or update it where it runs; returns when it answers.
+def run(made: Any, config: ServerConfig, *, everywhere: bool) -> None:
+    """Run an application, or update it where it runs; returns when it answers.
 
     Args:
-        settings: of pipeline, server and replicas.
+        made: from `application`.
+        config: where to listen. Where Ray Serve runs already, it listens as it does.
         everywhere: have each node of the cluster listen, not only the head.
-
-    Raises:
-        InvalidSettingError: API keys are needed, or the store can't be shared by so many replicas.
     """
     from ray import serve  # noqa: PLC0415  # heavy
 
-    configured_keys(settings.server)
-    made = application(settings)
-    serve.start(
-        proxy_location="EveryNode" if everywhere else "HeadOnly",
-        http_options=_http_options(settings.server),
-    )
+    serve.start(proxy_location="EveryNode" if everywhere else "HeadOnly", http_options=_http_options(config))
     serve.run(made, name=APPLICATION, route_prefix="/")
 
 

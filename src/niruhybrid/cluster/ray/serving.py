@@ -13,6 +13,7 @@ from niruhybrid.cluster.ray.scaling import policy
 from niruhybrid.config import RayConfig
 from niruhybrid.errors import InvalidSettingError
 from niruhybrid.pipeline import Pipeline
+from niruhybrid.server.front import configured_keys
 from niruhybrid.server.shared_log import SharedLog
 from niruhybrid.settings import Settings, load_settings
 
@@ -23,6 +24,7 @@ APPLICATION = "niruhybrid"
 
 _PIPELINE, _INGRESS = "pipeline", "ingress"
 _DRAIN_LOOK = 0.5  # seconds between two looks of Ray Serve at whether a replica that is to go is done
+_LOGS = {"enable_access_log": False}  # three lines for each request
 _UNBOUNDED = 100_000  # calls of one replica: the scheduler and the gate have bounds of their own, and say so truly
 _UP_AFTER, _DOWN_AFTER = 5.0, 120.0  # seconds of the same wish before the number of replicas changes
 
@@ -37,9 +39,11 @@ def application(
         open_pipeline: opens the pipeline of a replica, where the replica runs; None opens one from `settings`.
 
     Raises:
-        InvalidSettingError: several replicas are wanted, and a store that only one process can have.
+        InvalidSettingError: several replicas are wanted, and a store that only one process can have; or API keys can't
+            be used, or are needed.
     """
     settings = settings or load_settings()
+    configured_keys(settings.server)
     if open_pipeline is None:
         _refuse_stores_of_their_own(settings)
     from ray import serve  # noqa: PLC0415  # heavy
@@ -52,6 +56,7 @@ def application(
         ray_actor_options={"num_cpus": bounds.cpus},
         graceful_shutdown_timeout_s=bounds.drain,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK,
+        logging_config=_LOGS,
         **_numbers(bounds),
     )
 
@@ -66,6 +71,7 @@ def application(
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=bounds.drain,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK,
+        logging_config=_LOGS,
     )
     open_here = open_pipeline or functools.partial(Pipeline.open, settings)
     return ingress.bind(replicas.bind(open_here, settings.streaming.max_concurrent_streams))
