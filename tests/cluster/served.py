@@ -32,7 +32,7 @@ class Served:
             "ray.ingress": ingress,
             "ray.cpus": 0.1,
             "ray.drain": 20.0,
-            "server.grace": 0.5,
+            "server.grace": 3.0,
         }
         loaded = load_settings(environ={}, arguments=wanted | {"store.path": self._database} | settings)
         opening = functools.partial(open_pipeline, self._database)

@@ -127,6 +127,7 @@ def test_a_refusal_keeps_its_status_and_says_when_to_try_again(
         assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
         assert int(refused.headers["Retry-After"]) >= 1
     held.step()
+    gate.open()
     assert sent.result(20).status_code == 200
     assert {each.result(20) for each in waits} == {"done"}
     ahead = requests.post(f"{one.url}/query", json={"query": "tea", "min_watermark": 10**9}, timeout=10)
@@ -154,6 +155,19 @@ def test_documents_are_read_and_removed_and_standing_queries_told(one: Served) -
     assert requests.get(f"{one.url}/data/new", timeout=10).status_code == 404
     vectors = requests.post(f"{one.url}/v1/embeddings", json={"input": ["a", "b"], "model": "m"}, timeout=10).json()
     assert [len(each["embedding"]) for each in vectors["data"]] == [64, 64]
+
+
+def test_an_answer_whose_connection_broke_goes_on_wherever_its_reader_comes_back(two: Served, gate: Gate) -> None:
+    for _ in range(4):  # each time at one of two servers
+        with ask(two, gate, tokens=2) as response:
+            first = next(events(response))
+        led, name = gate.begun(), first.id.partition(":")[0]
+        headers = {"Last-Event-ID": first.id}
+        with requests.get(f"{two.url}/streams/{name}", headers=headers, stream=True, timeout=30) as response:
+            led.step(2)
+            rest = list(events(response))
+        assert [event.id for event in rest] == [f"{name}:{number}" for number in (2, 3, 4)]
+        assert [event.name for event in rest] == ["token", "token", "done"]
 
 
 def test_where_a_replica_dies_its_answers_end_with_an_error_and_all_others_go_on(

@@ -48,7 +48,7 @@ class Log:
     async def find(self, stream: str, owner: str, /) -> Standing | None:  # noqa: ARG002  # the port
         return Standing(len(self.frames[stream]), stream in self.ended) if stream in self.frames else None
 
-    async def follow(self, stream: str, after: int, /) -> AsyncGenerator[StreamEvent, None]:
+    async def follow(self, stream: str, owner: str, after: int, /) -> AsyncGenerator[StreamEvent, None]:  # noqa: ARG002  # the port
         for frame in self.frames[stream][after:]:
             yield parsed(frame)
 

@@ -53,8 +53,8 @@ WITH kept AS (
     INSERT INTO niru.streams AS s (id, owner, last, ended, lease, expires)
     SELECT id, owner, last, ended, now() + %(lease)s, now() + %(lease)s + %(keep)s
     FROM unnest(%(ids)s::text[], %(owners)s::text[], %(lasts)s::int[], %(ends)s::bool[]) AS t (id, owner, last, ended)
-    ON CONFLICT (id) DO UPDATE SET last = greatest(s.last, excluded.last), ended = s.ended OR excluded.ended,
-        lease = excluded.lease, expires = excluded.expires
+    ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, last = greatest(s.last, excluded.last),
+        ended = s.ended OR excluded.ended, lease = excluded.lease, expires = excluded.expires
     RETURNING id, followed > now() AS followed
 ), events AS (
     INSERT INTO niru.stream_events (stream, number, frame)
@@ -69,9 +69,13 @@ WHERE id = ANY(%(ids)s) RETURNING id, followed > now()
 """
 _EXPIRE = "DELETE FROM niru.streams WHERE expires < now()"
 _FORGET = "WITH gone AS (DELETE FROM niru.streams WHERE id = ANY(%s) RETURNING id) SELECT pg_notify(%s, id) FROM gone"
+_EXPECT = """
+INSERT INTO niru.streams (id, owner, last, ended, lease, expires)
+VALUES (%(id)s, %(owner)s, 0, false, now() + %(beat)s, now() + %(beat)s) ON CONFLICT DO NOTHING
+"""
 _FIND = "SELECT last, ended FROM niru.streams WHERE id = %s AND owner = %s AND expires > now()"
 _FOLLOW = """
-UPDATE niru.streams SET followed = now() + %s WHERE id = %s
+UPDATE niru.streams SET followed = now() + %s WHERE id = %s AND owner = %s
 RETURNING ended, extract(epoch FROM lease - now())::float8
 """
 _EVENTS = f"""
@@ -153,11 +157,17 @@ class PostgresSharedLog:
         await self._asked(_FORGET, (list(streams), _CHANNEL))
 
     async def find(self, stream: str, owner: str, /) -> Standing | None:
-        """Return how far an owner's stream has come; None if it is not kept."""
+        """Return how far an owner's stream has come; None if it is not kept.
+
+        Its reader may be here before the first copy is. So an unknown stream gets a row, by which whoever makes it
+        finds that it is followed, and a lease of one beat.
+        """
+        expected = {"id": stream, "owner": owner, "beat": timedelta(seconds=self.beat)}
+        await self._asked(_EXPECT, expected)
         rows = await self._asked(_FIND, (stream, owner))
         return Standing(*rows[0]) if rows else None
 
-    async def follow(self, stream: str, after: int, /) -> AsyncGenerator[StreamEvent, None]:
+    async def follow(self, stream: str, owner: str, after: int, /) -> AsyncGenerator[StreamEvent, None]:
         """Yield the events after number `after` as they come, until the last one, or until the lease is over."""
         news = asyncio.Event()
         self._waiting.setdefault(stream, set()).add(news)
@@ -165,16 +175,19 @@ class PostgresSharedLog:
             while True:
                 self._hear()
                 news.clear()
-                rows, frames = await self._read(stream, after)
+                rows, frames = await self._read(stream, owner, after)
+                if not rows:
+                    return
                 for number, frame in frames:
                     if number != after + 1:
                         return
                     yield parsed(bytes(frame))
                     after = number
-                if not rows or (not frames and (rows[0][0] or rows[0][1] <= 0)):
+                [(ended, left)] = rows
+                if not frames and (ended or left <= 0):
                     return
                 if not frames:
-                    await _within(news, min(self.beat, rows[0][1]))
+                    await _within(news, min(self.beat, left))
         finally:
             self._waiting[stream].discard(news)
             if not self._waiting[stream]:
@@ -187,10 +200,10 @@ class PostgresSharedLog:
             await asyncio.wait({self._hearing})
         await self._pool.close()
 
-    async def _read(self, stream: str, after: int) -> tuple[list[Any], list[Any]]:
+    async def _read(self, stream: str, owner: str, after: int) -> tuple[list[Any], list[Any]]:
         """Say that a stream is followed, and return its row and what is new. In this order: so none goes unnoticed."""
         async with self._errors(), self._pool.connection() as connection:
-            row = await connection.execute(_FOLLOW, (self._terms["lease"], stream))
+            row = await connection.execute(_FOLLOW, (self._terms["lease"], stream, owner))
             events = await connection.execute(_EVENTS, (stream, after), binary=True)
             return await row.fetchall(), await events.fetchall()
 

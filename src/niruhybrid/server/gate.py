@@ -175,7 +175,7 @@ class Gate:
             return stale()
         if found.ended and number == found.last:
             return Response(status_code=204, headers=_NO_CONTENT)
-        mirror = self.streams.mirror(name, owner, log.follow(name, number), number)
+        mirror = self.streams.mirror(name, owner, log.follow(name, owner, number), number)
         return self._follow(self.streams, mirror, number)
 
     def can_resume(self, request: Request) -> bool:

@@ -81,10 +81,13 @@ class SharedLog(Protocol):
         ...
 
     async def find(self, stream: str, owner: str, /) -> Standing | None:
-        """Return how far the copy of an owner's stream has come; None if there is none."""
+        """Return how far the copy of an owner's stream has come; None if there is none.
+
+        A stream of which nothing is known yet may be copied any moment: it stands at 0, for one beat.
+        """
         ...
 
-    def follow(self, stream: str, after: int, /) -> AsyncGenerator[StreamEvent, None]:
+    def follow(self, stream: str, owner: str, after: int, /) -> AsyncGenerator[StreamEvent, None]:
         """Yield the events after number `after` as they come. It ends after the last one, or where the copy does."""
         ...
 

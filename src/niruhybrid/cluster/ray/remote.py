@@ -137,8 +137,9 @@ class RemotePipeline:
             except ReplicaLostError:
                 if not left:
                     raise
-            finally:
+            except BaseException:
                 response.cancel()
+                raise
         raise AssertionError("unreachable: the last try returns or raises")
 
     async def _parts(
@@ -153,8 +154,9 @@ class RemotePipeline:
                 yield part
                 async with self._within(math.inf if endless else limit, method):
                     part = await anext(response, None)
-        finally:
+        except BaseException:
             response.cancel()
+            raise
 
     @asynccontextmanager
     async def _within(self, limit: float | None, method: str) -> AsyncGenerator[None, None]:
