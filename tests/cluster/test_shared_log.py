@@ -50,7 +50,7 @@ class Stepwise:
 class Server:
     """A server in a thread of its own, which shares its answers through a database."""
 
-    def __init__(self, database: str, stepwise: Stepwise, **settings: Any) -> None:
+    def __init__(self, database: str, stepwise: Stepwise, *, beat: float = BEAT, **settings: Any) -> None:
         import uvicorn
 
         from niruhybrid.cluster.shared_log import PostgresSharedLog
@@ -63,7 +63,7 @@ class Server:
             return Pipeline(HashEncoder(), EmbeddedStore(), stepwise)
 
         async def log() -> PostgresSharedLog:
-            return await PostgresSharedLog.open(StoreConfig(database), keep=config.log_seconds, beat=BEAT)
+            return await PostgresSharedLog.open(StoreConfig(database), keep=config.log_seconds, beat=beat)
 
         opened = threading.Event()
         listener = listen(config)
@@ -139,7 +139,7 @@ def test_an_answer_goes_on_at_another_server_as_if_it_had_not_broken_off(
 def test_what_comes_while_another_server_reads_is_told_at_once(
     start: Callable[..., Server], stepwise: Stepwise
 ) -> None:
-    first, second = start(), start()
+    first, second = start(beat=20.0), start(beat=20.0)  # so nobody looks by himself before a read has timed out
     with first.ask() as one:
         stream = next(reading := events(one)).id.partition(":")[0]
         with second.read(stream, f"{stream}:0") as two:

@@ -143,6 +143,23 @@ def test_an_answer_that_could_not_be_copied_in_time_is_shared_no_more() -> None:
     asyncio.run(main())
 
 
+def test_an_answer_that_was_given_up_is_not_kept_for_others() -> None:
+    async def main() -> None:
+        log, streams = sharing(grace=0)
+        stream = streams.start(answer(3, asyncio.Event()), "ann")
+        streams.join(stream, read := lambda: None)
+        await until(log, stream, 4)
+        streams.leave(stream, read)
+        async with asyncio.timeout(5):
+            while stream.id in log.frames:
+                log.news.clear()
+                await log.news.wait()
+        assert streams.kept == 0
+        await close(streams)
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("followed", [True, False])
 def test_only_who_reads_elsewhere_makes_room_in_a_full_log(followed: bool) -> None:
     async def main() -> None:
