@@ -126,6 +126,7 @@ def test_a_refusal_keeps_its_status_and_says_when_to_try_again(
     with ask(one, query="one too many") as refused:
         assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
         assert int(refused.headers["Retry-After"]) >= 1
+        assert "\n" not in refused.json()["detail"]  # the scheduler's own words, without Ray's
     held.step()
     gate.open()
     assert sent.result(20).status_code == 200
@@ -168,6 +169,25 @@ def test_an_answer_whose_connection_broke_goes_on_wherever_its_reader_comes_back
             rest = list(events(response))
         assert [event.id for event in rest] == [f"{name}:{number}" for number in (2, 3, 4)]
         assert [event.name for event in rest] == ["token", "token", "done"]
+
+
+def test_a_query_whose_replica_dies_before_its_answer_begins_is_answered_by_another(
+    two: Served, gate: Gate, pool: ThreadPoolExecutor
+) -> None:
+    sent, made = [], []
+    for _ in range(2):  # each replica gets one, and is held
+        sent.append(pool.submit(hold, two, gate, 4))
+        made.append(gate.begun())
+    assert made[0].pid != made[1].pid
+    answers = [pool.submit(last_event, two, query=f"while held {n}") for n in range(6)]
+    until(lambda: waiting(two) == 6)
+    os.kill(made[0].pid, signal.SIGKILL)
+    made[1].step()
+    gate.open()
+    assert [answer.result(30) for answer in answers] == ["done"] * 6
+    lost, kept = (each.result(30) for each in sent)
+    assert (lost.status_code, lost.json()["code"]) == (503, "replica_lost")
+    assert json.loads(kept.text.splitlines()[-1])["stored"] == 4
 
 
 def test_where_a_replica_dies_its_answers_end_with_an_error_and_all_others_go_on(
