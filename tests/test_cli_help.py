@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from niruhybrid import cli
+from niruhybrid.errors import InvalidSettingError
 
 ROOT = cli.__dict__["_niru"]
 
@@ -31,3 +32,19 @@ def test_examples_name_options_that_there_are(name: str) -> None:
     known = {spelling for option in command.params for spelling in option.opts}
     assert f"niru {name}" in said
     assert {word for word in said.split() if word.startswith("--")} <= known
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--replicas 2 --store notes.db", "2 replicas are wanted, and the store belongs to one process"),
+        ("--host 0.0.0.0", "there are no API keys"),
+        ("--replicas 3 --max-replicas 2", "`max_replicas` is 2"),
+        ("--stop", "--stop needs --address"),
+    ],
+)
+def test_what_can_not_be_deployed_is_refused_before_a_cluster_is_asked(options: str, said: str) -> None:
+    result = CliRunner().invoke(ROOT, ["deploy", "ray", *options.split()])
+    assert said in result.output + str(result.exception)
+    assert result.exit_code != 0
+    assert isinstance(result.exception, InvalidSettingError | SystemExit)

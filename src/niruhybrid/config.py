@@ -13,6 +13,7 @@ __all__ = (
     "LongText",
     "ObserveConfig",
     "Overflow",
+    "RayConfig",
     "RetryPolicy",
     "ServerConfig",
     "StoreConfig",
@@ -48,6 +49,11 @@ def _seconds(name: str, value: object, low: float, high: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type,operator]  # `number` says it
         raise InvalidSettingError(f"`{name}` is {value!r}: give seconds from {low:g} to {high:g}")
+
+
+def _number(name: str, value: object, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise InvalidSettingError(f"`{name}` is {value!r}: give a number from {low:g} to {high:g}")
 
 
 def _share(name: str, value: object, low: float = 0.0, high: float = 1.0) -> None:
@@ -410,3 +416,33 @@ class WorkerConfig:
         _whole("max_query_chars", self.max_query_chars, 1, 1_000_000)
         _whole("max_subscribers", self.max_subscribers, 0, 100_000)
         _seconds("lease", self.lease, 1.0, 86_400.0)
+
+
+@dataclass(frozen=True, slots=True)
+class RayConfig:
+    """How a pipeline is spread over a cluster of Ray: `niru deploy ray`.
+
+    Attributes:
+        replicas: pipelines that run at the least, each with an encoder of its own; 1 to 10,000.
+        max_replicas: pipelines at the most, as many as the load asks for; 1 to 10,000. None holds them at `replicas`.
+        ingress: HTTP servers; 1 to 10,000.
+        cpus: cores that Ray sets aside for each pipeline; 0 to 1024.
+        drain: seconds a replica that is to go has for what it has begun; 0 to 3600.
+
+    Raises:
+        InvalidSettingError: a value is out of its range.
+    """
+
+    replicas: int = 1
+    max_replicas: int | None = None
+    ingress: int = 1
+    cpus: float = 1.0
+    drain: float = 30.0
+
+    def __post_init__(self) -> None:
+        _whole("replicas", self.replicas, 1, 10_000)
+        if self.max_replicas is not None:
+            _whole("max_replicas", self.max_replicas, self.replicas, 10_000)
+        _whole("ingress", self.ingress, 1, 10_000)
+        _number("cpus", self.cpus, 0.0, 1024.0)
+        _seconds("drain", self.drain, 0.0, 3600.0)

@@ -33,6 +33,7 @@
     ├── GenerationError                     no answer, or only part of one, could be generated
     ├── AccessDeniedError                   a server does not let this client do this; see its API key
     ├── UnreachableError (ConnectionError)  a client got no answer from its server
+    ├── ReplicaLostError                    the process that worked on it died, or can't be reached any more
     ├── StreamLostError                     a client's stream broke off, and can't be taken up where it did
     ├── UndeliverableError                  a message was delivered too often, and never acknowledged
     └── SourceError                         a file to be ingested can't be read
@@ -67,6 +68,7 @@ __all__ = (
     "NiruError",
     "OverloadedError",
     "QueueFullError",
+    "ReplicaLostError",
     "SourceError",
     "StoreCorruptError",
     "StoreError",
@@ -385,6 +387,15 @@ class UnreachableError(NiruError, ConnectionError):
     """
 
     code = "unreachable"
+
+
+class ReplicaLostError(NiruError):
+    """The process that worked on it died, or can't be reached any more; how far it came is not known.
+
+    Remedy: Try again: another replica takes over.
+    """
+
+    code = "replica_lost"
 
 
 class StreamLostError(NiruError):

@@ -11,7 +11,15 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from niruhybrid.config import GenerationConfig, ObserveConfig, ServerConfig, StoreConfig, StreamingConfig, WorkerConfig
+from niruhybrid.config import (
+    GenerationConfig,
+    ObserveConfig,
+    RayConfig,
+    ServerConfig,
+    StoreConfig,
+    StreamingConfig,
+    WorkerConfig,
+)
 from niruhybrid.errors import InvalidSettingError
 
 __all__ = ("Settings", "cache_directory", "library_version", "load_settings")
@@ -23,6 +31,7 @@ _SECTIONS = {
     "server": ServerConfig,
     "observe": ObserveConfig,
     "worker": WorkerConfig,
+    "ray": RayConfig,
 }
 _PREFIX = "NIRU_"
 _OTHERS = frozenset({"NIRU_API_KEY", "NIRU_EVAL_DATA"})  # the client's key; where benchmarks find their data
@@ -44,6 +53,7 @@ class Settings:
         server: where the server listens and what it takes from one client.
         observe: who is told of what happens.
         worker: which broker a worker takes messages from, and how many at a time.
+        ray: how it is spread over a cluster.
     """
 
     model: str | None = None
@@ -53,6 +63,7 @@ class Settings:
     server: ServerConfig = field(default_factory=ServerConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
 
 
 def load_settings(
@@ -64,8 +75,8 @@ def load_settings(
     """Build settings; a later source wins over an earlier one: defaults, file, environment, arguments.
 
     Args:
-        file: a TOML file with `model` and the tables `[streaming]`, `[store]`, `[generation]`, `[server]`, `[observe]`
-            and `[worker]`; None for no file.
+        file: a TOML file with `model` and the tables `[streaming]`, `[store]`, `[generation]`, `[server]`, `[observe]`,
+            `[worker]` and `[ray]`; None for no file.
         environ: variables such as `NIRU_MODEL` and `NIRU_SERVER_PORT`; None takes the process's own.
         arguments: values by dotted name, such as `{"server.port": 9000}`; None values are passed over.
 

@@ -23,6 +23,7 @@ __all__ = ("main",)
 
 _COMMANDS = {
     "bench": "niruhybrid.cli.bench:bench",
+    "deploy": "niruhybrid.cli.deploy:deploy",
     "doctor": "niruhybrid.cli.doctor:doctor",
     "eval": "niruhybrid.evaluation.command:eval_command",
     "ingest": "niruhybrid.cli.ingest:ingest",

@@ -25,8 +25,10 @@ from niruhybrid.server import (
     routing,
     subscriptions,
 )
+from niruhybrid.server.backend import Backend
 from niruhybrid.server.front import Front, configured_keys
 from niruhybrid.server.gate import Gate
+from niruhybrid.server.shared_log import SharedLog
 from niruhybrid.server.traces import Traces
 from niruhybrid.settings import library_version
 
@@ -38,7 +40,12 @@ _DESCRIPTION = (
 )
 
 
-def create_app(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]], config: ServerConfig | None = None) -> FastAPI:
+def create_app(
+    pipeline: Pipeline | Callable[[], Awaitable[Backend]],
+    config: ServerConfig | None = None,
+    *,
+    open_log: Callable[[], Awaitable[SharedLog]] | None = None,
+) -> FastAPI:
     """Return an ASGI application that serves `pipeline`, and closes it at shutdown.
 
     It listens while the pipeline is still being opened: `/healthz` is then well, the other paths answer 503.
@@ -46,12 +53,14 @@ def create_app(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]], config: S
     Args:
         pipeline: a running pipeline, or a function that opens one.
         config: what is taken from whom. Its `host` says whether others can reach the server, and so need API keys.
+        open_log: opens the log in which servers share their answers, so that each can go on with those of the others;
+            None keeps them in this process.
 
     Raises:
         InvalidSettingError: the API keys can't be used, or are needed.
     """
     configured_keys(config or ServerConfig())  # refuse now, not at the first request
-    gate = Gate(_opener(pipeline), config or ServerConfig())
+    gate = Gate(_opener(pipeline), config or ServerConfig(), open_log)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -111,11 +120,11 @@ class _Application(FastAPI):
         await (super().__call__ if way is None else way)(scope, receive, send)
 
 
-def _opener(pipeline: Pipeline | Callable[[], Awaitable[Pipeline]]) -> Callable[[], Awaitable[Pipeline]]:
+def _opener(pipeline: Pipeline | Callable[[], Awaitable[Backend]]) -> Callable[[], Awaitable[Backend]]:
     if not isinstance(pipeline, Pipeline):
         return pipeline
 
-    async def ready() -> Pipeline:
+    async def ready() -> Backend:
         return pipeline
 
     return ready

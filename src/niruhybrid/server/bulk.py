@@ -6,8 +6,8 @@ from contextlib import aclosing
 from typing import Any
 
 from niruhybrid.errors import GenerationError, NiruError
-from niruhybrid.pipeline import Pipeline
 from niruhybrid.server import problems, schemas
+from niruhybrid.server.backend import Backend
 from niruhybrid.server.ndjson import rendered
 from niruhybrid.server.problems import RequestError
 from niruhybrid.types import Query
@@ -18,7 +18,7 @@ AT_ONCE = 64
 """Queries of one connection that are worked on at a time."""
 
 
-async def result_of(pipeline: Pipeline, asked: schemas.PlainRequest, max_chars: int) -> dict[str, Any]:
+async def result_of(pipeline: Backend, asked: schemas.PlainRequest, max_chars: int) -> dict[str, Any]:
     """Return a query's hits and, if it is wanted, its answer.
 
     Raises:
@@ -41,7 +41,7 @@ async def result_of(pipeline: Pipeline, asked: schemas.PlainRequest, max_chars: 
     }
 
 
-async def _with_answer(pipeline: Pipeline, query: Query) -> dict[str, Any]:
+async def _with_answer(pipeline: Backend, query: Query) -> dict[str, Any]:
     result: dict[str, Any] = {}
     texts: list[str] = []
     async with aclosing(pipeline.stream(query)) as events:
@@ -60,7 +60,7 @@ async def _with_answer(pipeline: Pipeline, query: Query) -> dict[str, Any]:
 
 
 async def results(
-    pipeline: Pipeline, source: AsyncIterator[tuple[int, Any]], max_chars: int
+    pipeline: Backend, source: AsyncIterator[tuple[int, Any]], max_chars: int
 ) -> AsyncGenerator[bytes, None]:
     """Answer each numbered query; yield a line for each as it completes, and a summary at the end."""
     ready: asyncio.Queue[tuple[int, bool, bytes] | BaseException | None] = asyncio.Queue()  # bounded by the slots
@@ -82,7 +82,7 @@ async def results(
 
 
 async def _read(
-    pipeline: Pipeline,
+    pipeline: Backend,
     source: AsyncIterator[tuple[int, Any]],
     max_chars: int,
     ready: "asyncio.Queue[tuple[int, bool, bytes] | BaseException | None]",
@@ -102,7 +102,7 @@ async def _read(
     ready.put_nowait(end)
 
 
-async def _line(pipeline: Pipeline, number: int, value: Any, max_chars: int) -> tuple[int, bool, bytes]:
+async def _line(pipeline: Backend, number: int, value: Any, max_chars: int) -> tuple[int, bool, bytes]:
     try:
         result = await result_of(pipeline, _asked(value), max_chars)
     except (NiruError, RequestError) as err:

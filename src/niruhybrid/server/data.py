@@ -8,8 +8,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from niruhybrid.pipeline import Pipeline
 from niruhybrid.server import openapi, problems
+from niruhybrid.server.backend import Backend
 from niruhybrid.server.gate import Gate, require_write
 from niruhybrid.server.ndjson import LineRequest, numbered, rendered
 from niruhybrid.server.problems import RequestError
@@ -55,7 +55,7 @@ def _add_stream(paths: APIRouter, gate: Gate) -> None:
         return gate.lines(_acknowledged(pipeline, source), lines)
 
 
-async def _acknowledged(pipeline: Pipeline, source: Numbered) -> AsyncGenerator[bytes, None]:
+async def _acknowledged(pipeline: Backend, source: Numbered) -> AsyncGenerator[bytes, None]:
     """Store what comes; yield an acknowledgement for each line, in their order, and a summary."""
     pending: deque[tuple[int, RequestError | None]] = deque()
     stored = failed = watermark = 0

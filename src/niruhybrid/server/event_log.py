@@ -37,6 +37,10 @@ class Window:
 class EventLog:
     """The frames of one answer, the oldest given up when room is needed and they were read.
 
+    Args:
+        window: what is kept.
+        last: number of the event after which it begins.
+
     Attributes:
         last: number of the newest event; 0 before the first.
         ended: whether no event will follow.
@@ -45,11 +49,11 @@ class EventLog:
 
     __slots__ = ("_frames", "_furthest", "_window", "ended", "last", "size")
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, last: int = 0) -> None:
         self._window = window
         self._frames: deque[bytes] = deque()
-        self._furthest = 0
-        self.last = 0
+        self._furthest = last
+        self.last = last
         self.ended = False
         self.size = 0
 
@@ -72,7 +76,14 @@ class EventLog:
         self.ended = ends
 
     def read(self, after: int, most: int) -> list[bytes] | None:
-        """Return events that follow number `after`, in order, and count them as taken.
+        """Return events as `peek` does, and count them as taken."""
+        frames = self.peek(after, most)
+        if frames is not None:
+            self._furthest = max(self._furthest, after + len(frames))
+        return frames
+
+    def peek(self, after: int, most: int) -> list[bytes] | None:
+        """Return events that follow number `after`, in order.
 
         Args:
             after: number of the last event the reader has; 0 for none.
@@ -90,7 +101,6 @@ class EventLog:
             total += len(self._frames[at])
             if total >= most:
                 break
-        self._furthest = max(self._furthest, after + len(frames))
         return frames
 
     def _full(self) -> bool:

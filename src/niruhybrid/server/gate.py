@@ -10,12 +10,13 @@ from starlette.responses import Response
 
 from niruhybrid.config import ServerConfig
 from niruhybrid.observe.tracing import Tracing
-from niruhybrid.pipeline import Pipeline
+from niruhybrid.server.backend import Backend
 from niruhybrid.server.event_log import position
 from niruhybrid.server.ndjson import LineRequest, LineStreamResponse
 from niruhybrid.server.openai_stream import ChunkStreamResponse
 from niruhybrid.server.problems import RequestError
-from niruhybrid.server.sse import STALE_ID, EventStreamResponse, stale
+from niruhybrid.server.shared_log import SharedLog, Sharing
+from niruhybrid.server.sse import STALE_ID, Deferred, EventStreamResponse, stale
 from niruhybrid.server.streams import Stream, Streams
 from niruhybrid.types import Query, StreamEvent
 
@@ -49,16 +50,23 @@ class Gate:
     Args:
         open_pipeline: returns the pipeline; called once, by `open`.
         config: bounds of one client and of all.
+        open_log: returns the log that this server shares with others; None where it is the only one.
     """
 
-    def __init__(self, open_pipeline: Callable[[], Awaitable[Pipeline]], config: ServerConfig) -> None:
+    def __init__(
+        self,
+        open_pipeline: Callable[[], Awaitable[Backend]],
+        config: ServerConfig,
+        open_log: Callable[[], Awaitable[SharedLog]] | None = None,
+    ) -> None:
         self.config = config
         self.streams = Streams(config)
         self.subscriptions = Streams(config, config.max_subscribers)
         self.uploads: set[LineStreamResponse] = set()
         self.chats: set[ChunkStreamResponse] = set()
         self._open_pipeline = open_pipeline
-        self._opening: asyncio.Task[Pipeline] | None = None
+        self._open_log = open_log
+        self._opening: asyncio.Task[Backend] | None = None
         self._draining = False
         self.tracing: Tracing | None = None  # known once the pipeline is open
 
@@ -77,14 +85,14 @@ class Gate:
         counters = (await self.pipeline().stats()).to_dict()
         return counters | {"open_streams": self.open_streams, "kept_streams": self.streams.kept}
 
-    def open(self) -> asyncio.Task[Pipeline]:
+    def open(self) -> asyncio.Task[Backend]:
         """Begin to open the pipeline and return the task that does; its failure is also told to clients."""
         if self._opening is None:
             self._opening = asyncio.ensure_future(self._opened())
             self._opening.add_done_callback(_observe)
         return self._opening
 
-    def pipeline(self) -> Pipeline:
+    def pipeline(self) -> Backend:
         """Return the pipeline, if queries can be taken.
 
         Raises:
@@ -151,12 +159,24 @@ class Gate:
         if stream is None:
             streams = self.subscriptions
             stream = streams.find(name, owner)
+        if stream is None and self.streams.sharing is not None:
+            return Deferred(self._elsewhere(self.streams.sharing.log, name, number, owner))
         if stream is None or number > stream.log.last:
             return stale()
         if stream.ended and number == stream.log.last:
             return Response(status_code=204, headers=_NO_CONTENT)
         streams.refuse_when_full()
         return self._follow(streams, stream, number)
+
+    async def _elsewhere(self, log: SharedLog, name: str, number: int, owner: str) -> Response:
+        """Return the response that goes on with an answer that another server makes, or has made, or has lost."""
+        found = await log.find(name, owner)
+        if found is None or (found.ended and number > found.last):
+            return stale()
+        if found.ended and number == found.last:
+            return Response(status_code=204, headers=_NO_CONTENT)
+        mirror = self.streams.mirror(name, owner, log.follow(name, owner, number), number)
+        return self._follow(self.streams, mirror, number)
 
     def can_resume(self, request: Request) -> bool:
         """Whether a request names the last event of a subscription that can be gone on with."""
@@ -181,6 +201,8 @@ class Gate:
         self.drain()
         await self.streams.aclose()
         await self.subscriptions.aclose()
+        if self.streams.sharing is not None:
+            await self.streams.sharing.aclose()
         if self._opening is None:
             return
         self._opening.cancel()
@@ -188,13 +210,15 @@ class Gate:
         if not self._opening.cancelled() and self._opening.exception() is None:
             await self._opening.result().aclose()
 
-    async def _opened(self) -> Pipeline:
+    async def _opened(self) -> Backend:
+        if self._open_log is not None:
+            self.streams.sharing = Sharing(await self._open_log())
         pipeline = await self._open_pipeline()
         self.tracing = pipeline.tracing
         return pipeline
 
 
-def _observe(opening: asyncio.Task[Pipeline]) -> None:
+def _observe(opening: asyncio.Task[Backend]) -> None:
     """Log a failed start; reading the exception also keeps asyncio from reporting it as lost."""
     if not opening.cancelled() and (error := opening.exception()) is not None:
         logger.error("start_failed error=%s: %s", type(error).__name__, error)

@@ -13,9 +13,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from niruhybrid.errors import NiruError, OverloadedError
-from niruhybrid.pipeline import Pipeline
 from niruhybrid.server import bodies, problems
 from niruhybrid.server import openai_shapes as shapes
+from niruhybrid.server.backend import Backend
 from niruhybrid.server.gate import Gate
 from niruhybrid.server.openai_stream import ChunkStreamResponse
 from niruhybrid.server.problems import RequestError
@@ -116,14 +116,14 @@ def _add_chat(paths: APIRouter, gate: Gate) -> None:
         return await _guarded(answer)
 
 
-async def _whole(pipeline: Pipeline, query: Query, chat: shapes.Chat) -> dict[str, Any]:
+async def _whole(pipeline: Backend, query: Query, chat: shapes.Chat) -> dict[str, Any]:
     async with aclosing(pipeline.stream(query)) as events:
         async for event in events:
             chat.take(event.event, event.data)
     return chat.whole(await _usage(pipeline, query, chat))
 
 
-async def _chunks(pipeline: Pipeline, query: Query, chat: shapes.Chat, *, counted: bool) -> AsyncGenerator[bytes, None]:
+async def _chunks(pipeline: Backend, query: Query, chat: shapes.Chat, *, counted: bool) -> AsyncGenerator[bytes, None]:
     async with aclosing(pipeline.stream(query)) as events:
         async for event in events:
             chunk = chat.take(event.event, event.data)
@@ -134,7 +134,7 @@ async def _chunks(pipeline: Pipeline, query: Query, chat: shapes.Chat, *, counte
     yield shapes.DONE
 
 
-async def _usage(pipeline: Pipeline, query: Query, chat: shapes.Chat) -> dict[str, int]:
+async def _usage(pipeline: Backend, query: Query, chat: shapes.Chat) -> dict[str, int]:
     """Count the question and the answer, as the encoder does: how a model behind it counts is not known here."""
     asked, written = await pipeline.count_tokens([query.text]), await pipeline.count_tokens([chat.text])
     return {"prompt_tokens": asked, "completion_tokens": written, "total_tokens": asked + written}

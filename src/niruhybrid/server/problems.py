@@ -92,6 +92,7 @@ PROBLEMS: Mapping[str, Kind] = {
     ),
     "access_denied": Kind(502, "Another server refused this one", _LOOK_IN_LOG),
     "unreachable": Kind(502, "Another server can't be reached", _LOOK_IN_LOG),
+    "replica_lost": Kind(503, "The replica that worked on it was lost"),
     "stream_lost": Kind(502, "A stream of another server broke off", _LOOK_IN_LOG),
     "undeliverable": Kind(503, "It was given up after too many tries", _LOOK_IN_LOG),
     "source_unreadable": Kind(422, "A source can't be read", "A source can't be read; the server's log says more."),

@@ -6,6 +6,7 @@ import errno
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -106,7 +107,7 @@ def _server_config(app: FastAPI, config: ServerConfig) -> uvicorn.Config:
 async def _beside(gate: Gate, when_ready: Callable[[Pipeline], Awaitable[None]] | None) -> None:
     pipeline = await asyncio.shield(gate.open())
     if when_ready is not None:
-        await when_ready(pipeline)
+        await when_ready(cast("Pipeline", pipeline))  # `open_pipeline` made it
 
 
 class _Server(uvicorn.Server):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from typing import Any
 
 from starlette.responses import Response
@@ -12,7 +13,7 @@ from niruhybrid.server.routing import EVENT_STREAM_HEADERS, KEEP_ALIVE, left
 from niruhybrid.server.streams import Stream, Streams, render
 from niruhybrid.streaming.patience import Patience
 
-__all__ = ("STALE_ID", "EventStreamResponse", "stale")
+__all__ = ("STALE_ID", "Deferred", "EventStreamResponse", "stale")
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,26 @@ def _stale_event() -> bytes:
 def stale() -> Response:
     """Return the whole stream that says: no going on from there."""
     return Response(_stale_event(), headers=EVENT_STREAM_HEADERS)
+
+
+class Deferred(Response):
+    """A response that is found out when it is sent.
+
+    Args:
+        finding: gives it; what it raises is a problem response.
+    """
+
+    def __init__(self, finding: Coroutine[Any, Any, Response]) -> None:
+        self.background = None
+        self._finding = finding
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, as ASGI has it."""
+        try:
+            response = await self._finding
+        except Exception as err:  # noqa: BLE001  # whatever it is, the client is told with a true status
+            response = problems.response(err)
+        await response(scope, receive, send)
 
 
 class EventStreamResponse(Response):

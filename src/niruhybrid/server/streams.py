@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -15,7 +15,10 @@ from niruhybrid.server.event_log import EventLog, Shelf, Window
 from niruhybrid.server.pulse import Pulse
 from niruhybrid.types import StreamEvent
 
-__all__ = ("Stream", "Streams", "new_stream_id", "render")
+if TYPE_CHECKING:
+    from niruhybrid.server.shared_log import Sharing
+
+__all__ = ("Mirror", "Stream", "Streams", "new_stream_id", "render")
 
 logger = logging.getLogger(__name__)
 
@@ -47,19 +50,24 @@ class Stream:
         owner: who may read it.
         log: its events.
         refusal: what it ended with before its first event, or None.
+        given_up: whether it was stopped, and has no last event.
+        copier: told when there is something new, for readers elsewhere; None without such.
     """
 
-    def __init__(self, stream_id: str, owner: str, window: Window, events: AsyncGenerator[StreamEvent, None]) -> None:
+    def __init__(
+        self, stream_id: str, owner: str, window: Window, events: AsyncGenerator[StreamEvent, None], after: int = 0
+    ) -> None:
         self.id = stream_id
         self.owner = owner
-        self.log = EventLog(window)
+        self.log = EventLog(window, after)
+        self.copier: Callable[[Stream], None] | None = None
         self.refusal: BaseException | None = None
         self._events = events
         self._readers: set[Callable[[], None]] = set()
         self._read = asyncio.Event()  # something was read, or the stream stopped
         self._query_id: object = None  # as the first event has it
         self._partial = False  # part of the answer was given
-        self._given_up = False
+        self.given_up = False
         self.task: asyncio.Task[None] | None = None
         self.leaving: asyncio.TimerHandle | None = None
 
@@ -103,7 +111,8 @@ class Stream:
 
     def give_up(self) -> None:
         """Stop the answer: nobody is there to be told."""
-        self._given_up = True
+        self.given_up = True
+        self._tell()
         if self.task is not None:
             self.task.cancel()
 
@@ -121,7 +130,7 @@ class Stream:
         except Exception as err:  # noqa: BLE001  # whatever it is, the readers are told the truth
             self.end(err)
         finally:
-            if not self._given_up:
+            if not self.given_up:
                 self.end(RuntimeError("the answer ended without `done` or `error`"))
             await self._events.aclose()
 
@@ -136,6 +145,30 @@ class Stream:
     def _tell(self) -> None:
         for news in self._readers:
             news()
+        if self.copier is not None:
+            self.copier(self)
+
+
+class Mirror(Stream):
+    """An answer that is made elsewhere, from an event on. Where its events end before the last one, it is stale."""
+
+    _cut = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether no event will follow."""
+        return self._cut or super().ended
+
+    def read(self, after: int, most: int) -> list[bytes] | None:
+        """Return events that follow number `after`, or None if none of them will be known here."""
+        return None if self._cut and after == self.log.last else super().read(after, most)
+
+    def end(self, error: BaseException) -> None:  # noqa: ARG002  # whoever makes the answer says how it ends
+        """Give up to know its end: whatever happened here, the answer itself may go on."""
+        if not self.ended:
+            self._cut = True
+            self._read.set()
+            self._tell()
 
 
 class Streams:
@@ -144,6 +177,10 @@ class Streams:
     Args:
         config: the bounds.
         most: streams open at once; None takes `max_streams`.
+
+    Attributes:
+        pulse: the timer of the silent ones.
+        sharing: copies answers for other servers; None where there are none.
     """
 
     def __init__(self, config: ServerConfig, most: int | None = None) -> None:
@@ -157,6 +194,7 @@ class Streams:
         self._shelf = Shelf(config.log_seconds, config.kept_answers, config.kept_bytes)
         self._expiry: asyncio.TimerHandle | None = None
         self.pulse = Pulse(config.keep_alive)
+        self.sharing: Sharing | None = None
 
     @property
     def open(self) -> int:
@@ -177,6 +215,20 @@ class Streams:
         self.refuse_when_full()
         stream = Stream(stream_id or new_stream_id(), owner, self._window, events)
         self._streams[stream.id] = stream
+        if self.sharing is not None:
+            self.sharing.share(stream)
+        return self._begin(stream)
+
+    def mirror(self, stream_id: str, owner: str, events: AsyncGenerator[StreamEvent, None], after: int) -> Stream:
+        """Begin to take the events after number `after` of an answer that is made elsewhere, and return the stream.
+
+        Raises:
+            OverloadedError: too many streams are open; `events` was not begun.
+        """
+        self.refuse_when_full()
+        return self._begin(Mirror(stream_id, owner, self._window, events, after))
+
+    def _begin(self, stream: Stream) -> Stream:
         self._making.add(stream)
         self._unread.add(stream)
         stream.task = asyncio.ensure_future(stream.produce())
@@ -218,7 +270,7 @@ class Streams:
         if self._grace == 0 or stream.log.last == 0:
             self._give_up(stream)
         else:
-            stream.leaving = asyncio.get_running_loop().call_later(self._grace, self._give_up, stream)
+            stream.leaving = asyncio.get_running_loop().call_later(self._grace, self._abandon, stream)
 
     def end_all(self, error: BaseException) -> None:
         """End every stream with `error`."""
@@ -235,8 +287,16 @@ class Streams:
         if tasks:
             await asyncio.wait(tasks)
 
+    def _abandon(self, stream: Stream) -> None:
+        """Give up an answer whose time has run out, unless somebody reads it elsewhere: then it has as long again."""
+        if self.sharing is not None and self.sharing.is_followed(stream):
+            stream.leaving = asyncio.get_running_loop().call_later(self._grace, self._abandon, stream)
+        else:
+            self._give_up(stream)
+
     def _give_up(self, stream: Stream) -> None:
-        self._streams.pop(stream.id, None)
+        if self._streams.get(stream.id) is stream:
+            del self._streams[stream.id]
         stream.give_up()
 
     def _made(self, stream: Stream) -> None:

@@ -7,8 +7,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from niruhybrid.pipeline import Pipeline
 from niruhybrid.server import bodies, openapi, schemas
+from niruhybrid.server.backend import Backend
 from niruhybrid.server.gate import Gate, owner_of
 from niruhybrid.server.routing import LeanRoute
 from niruhybrid.types import Query, StreamEvent
@@ -65,7 +65,7 @@ def _subscribed(request: Request, gate: Gate, asked: schemas.SubscribeRequest) -
     return gate.subscribe(news(gate.pipeline(), query, asked), owner)
 
 
-async def news(pipeline: Pipeline, query: Query, asked: schemas.SubscribeRequest) -> AsyncGenerator[StreamEvent, None]:
+async def news(pipeline: Backend, query: Query, asked: schemas.SubscribeRequest) -> AsyncGenerator[StreamEvent, None]:
     """Yield the events of a standing query: `subscribed`, then any number of `match` and `dropped`.
 
     Raises:
