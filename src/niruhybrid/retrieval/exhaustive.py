@@ -69,7 +69,8 @@ class Exhaustive:
 
     def _best(self, at: int, depth: int) -> Scored:
         scores = self._scores[at]
-        least = roughly_highest(scores, int(depth * _SPARE) + _SPARE_AT_LEAST) if len(scores) > depth else -np.inf
+        most = int(depth * _SPARE) + _SPARE_AT_LEAST
+        least = roughly_highest(scores, most) if len(scores) > most else -np.inf
         slots = np.flatnonzero(scores >= max(least - _ROUNDING, np.finfo(np.float64).min))
         vector, words = self._asked[at].vector, self._words.get(at)
         return Scored(
@@ -131,8 +132,8 @@ class _Together:
 
     Attributes:
         table: the same of passages.
-        places: `(slots,)`, the document of each passage.
-        shares: `(t, documents)`, BM25 of a term of weight 1.
+        places: `(slots,)`, the slot of the first passage of each one's document.
+        shares: `(t, slots)`, BM25 of a term of weight 1, at those slots.
         spread: `(t,)`, documents that have a term over passages that have it.
         documents: how many there are.
     """
@@ -145,18 +146,17 @@ class _Together:
 
     @classmethod
     def of(cls, snapshot: Snapshot, table: _Table) -> Self:
-        owners, live, count = snapshot.owners.items, snapshot.live.items, snapshot.documents
-        order = np.argsort(owners, kind="stable")
-        starts = np.flatnonzero(np.diff(owners[order], prepend=-1))
-        places = np.empty(len(order), np.intp)
-        places[order] = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
-        counts = table.counts[:, order]
-        have = np.count_nonzero(np.add.reduceat(counts, starts, axis=1), axis=1)
-        passages = np.count_nonzero(counts, axis=1)
-        there = live[order]
-        whole = np.add.reduceat(counts * there, starts, axis=1)
-        lengths = np.add.reduceat(snapshot.lexical.lengths.items[order] * there, starts)
-        shares = saturation(whole, spread(lengths, max(1.0, snapshot.lexical.total / max(1, count))))
+        rows, live, count = snapshot.rows.items, snapshot.live.items, snapshot.documents
+        places = np.minimum(rows.searchsorted(snapshot.owners.items), len(rows) - 1)
+        entries = np.flatnonzero(table.counts)
+        terms, slots = np.divmod(entries, len(rows))
+        keys = entries - slots + places[slots]
+        shape, size = table.counts.shape, table.counts.size
+        have = np.count_nonzero(np.bincount(keys, minlength=size).reshape(shape), axis=1)
+        passages = np.bincount(terms, minlength=len(table.terms))
+        counts = np.bincount(keys, table.counts.ravel()[entries] * live[slots], size).reshape(shape)
+        lengths = np.bincount(places, snapshot.lexical.lengths.items * live, len(rows)).astype(np.float32)
+        shares = saturation(counts, spread(lengths, max(1.0, snapshot.lexical.total / max(1, count))))
         return cls(table, places, shares, have / np.maximum(passages, 1), count)
 
     def mean(self, own: Floats, query: LexicalQuery) -> Floats:
