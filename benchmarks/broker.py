@@ -30,7 +30,7 @@ from niruhybrid import EmbeddedStore, ExtractiveGenerator, HybridEncoder, Pipeli
 from niruhybrid.cluster.nats import NatsBroker
 from niruhybrid.cluster.subjects import data_subject
 from niruhybrid.cluster.worker import run_worker
-from niruhybrid.config import WorkerConfig
+from niruhybrid.cluster_config import WorkerConfig
 from niruhybrid.ports import Encoder
 from niruhybrid.testing import HashEncoder
 from niruhybrid.types import Document, Query

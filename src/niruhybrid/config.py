@@ -1,11 +1,11 @@
 """Settings as frozen, validated values. Nothing here reads a file or the environment: `pipeline` does that, once."""
 
-import math
 import re
 from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
 from niruhybrid.errors import InvalidSettingError
+from niruhybrid.ranges import seconds, share, whole
 
 __all__ = (
     "Durability",
@@ -13,13 +13,11 @@ __all__ = (
     "LongText",
     "ObserveConfig",
     "Overflow",
-    "RayConfig",
     "RetryPolicy",
     "ServerConfig",
     "StoreConfig",
     "StreamingConfig",
     "Traces",
-    "WorkerConfig",
 )
 
 LongText = Literal["windows", "mean", "late", "truncate", "error"]
@@ -35,31 +33,6 @@ Traces = Literal["off", "otlp", "provider"]
 """Where spans of OpenTelemetry go; see `niruhybrid.observe.tracing`."""
 
 _SERVERS = ("postgresql://", "postgres://")
-
-
-_NAME = "[A-Za-z0-9_-]{1,64}"
-
-
-def _whole(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidSettingError(f"`{name}` is {value!r}: give a whole number from {low} to {high}")
-
-
-def _seconds(name: str, value: object, low: float, high: float) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type,operator]  # `number` says it
-        raise InvalidSettingError(f"`{name}` is {value!r}: give seconds from {low:g} to {high:g}")
-
-
-def _number(name: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InvalidSettingError(f"`{name}` is {value!r}: give a number from {low:g} to {high:g}")
-
-
-def _share(name: str, value: object, low: float = 0.0, high: float = 1.0) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not low <= value <= high:  # type: ignore[operator]  # `number` says it
-        raise InvalidSettingError(f"`{name}` is {value!r}: give a share from {low:g} to {high:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +55,9 @@ class RetryPolicy:
     on: tuple[type[Exception], ...] = (ConnectionError, TimeoutError)
 
     def __post_init__(self) -> None:
-        _whole("attempts", self.attempts, 1, 100)
-        _seconds("wait_initial", self.wait_initial, 1e-4, 60.0)
-        _seconds("wait_max", self.wait_max, 1e-4, 600.0)
+        whole("attempts", self.attempts, 1, 100)
+        seconds("wait_initial", self.wait_initial, 1e-4, 60.0)
+        seconds("wait_max", self.wait_max, 1e-4, 600.0)
         if not all(isinstance(each, type) and issubclass(each, Exception) for each in self.on):
             raise InvalidSettingError(f"`on` is {self.on!r}: give a tuple of exception classes")
 
@@ -140,29 +113,29 @@ class StreamingConfig:
     overlap_size: int = 32
 
     def __post_init__(self) -> None:
-        _whole("buffer_size", self.buffer_size, 1, 10_000_000)
-        _seconds("buffer_timeout", self.buffer_timeout, 0.0, 3600.0)
-        _whole("batch_size", self.batch_size, 1, 65_536)
-        _whole("max_concurrent_streams", self.max_concurrent_streams, 1, 100_000)
-        _seconds("processing_timeout", self.processing_timeout, 1e-4, 86_400.0)
+        whole("buffer_size", self.buffer_size, 1, 10_000_000)
+        seconds("buffer_timeout", self.buffer_timeout, 0.0, 3600.0)
+        whole("batch_size", self.batch_size, 1, 65_536)
+        whole("max_concurrent_streams", self.max_concurrent_streams, 1, 100_000)
+        seconds("processing_timeout", self.processing_timeout, 1e-4, 86_400.0)
         if self.overflow not in get_args(Overflow):
             raise InvalidSettingError(f"`overflow` is {self.overflow!r}: give one of {', '.join(get_args(Overflow))}")
         if self.buffer_bytes is not None:
-            _whole("buffer_bytes", self.buffer_bytes, 1, 1 << 50)
-        _whole("max_batch_tokens", self.max_batch_tokens, 8, 1_000_000)
-        _whole("queue_size", self.queue_size, 1, 10_000_000)
-        _whole("queue_tokens", self.queue_tokens, 1, 10**12)
-        _share("bulk_share", self.bulk_share, 0.01, 0.5)
-        _seconds("bulk_batch_time", self.bulk_batch_time, 1e-4, 60.0)
-        _seconds("hang_timeout", self.hang_timeout, 1e-4, 86_400.0)
-        _whole("cache_bytes", self.cache_bytes, 0, 1 << 40)
-        _whole("max_text_chars", self.max_text_chars, 1, 1_000_000_000)
+            whole("buffer_bytes", self.buffer_bytes, 1, 1 << 50)
+        whole("max_batch_tokens", self.max_batch_tokens, 8, 1_000_000)
+        whole("queue_size", self.queue_size, 1, 10_000_000)
+        whole("queue_tokens", self.queue_tokens, 1, 10**12)
+        share("bulk_share", self.bulk_share, 0.01, 0.5)
+        seconds("bulk_batch_time", self.bulk_batch_time, 1e-4, 60.0)
+        seconds("hang_timeout", self.hang_timeout, 1e-4, 86_400.0)
+        whole("cache_bytes", self.cache_bytes, 0, 1 << 40)
+        whole("max_text_chars", self.max_text_chars, 1, 1_000_000_000)
         if not isinstance(self.retry, RetryPolicy):
             raise InvalidSettingError(f"`retry` is {self.retry!r}: give a RetryPolicy")
         if self.long_text not in get_args(LongText):
             raise InvalidSettingError(f"`long_text` is {self.long_text!r}: give one of {', '.join(get_args(LongText))}")
-        _whole("chunk_size", self.chunk_size, 8, 100_000)
-        _whole("overlap_size", self.overlap_size, 0, self.chunk_size - 1)
+        whole("chunk_size", self.chunk_size, 8, 100_000)
+        whole("overlap_size", self.overlap_size, 0, self.chunk_size - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +166,9 @@ class StoreConfig:
             raise InvalidSettingError(f"`path` is {self.path!r}: give a file name, or None to keep the store in memory")
         if self.durability not in get_args(Durability):
             raise InvalidSettingError(f"`durability` is {self.durability!r}: give 'process' or 'power'")
-        _share("dense_weight", self.dense_weight)
-        _whole("connections", self.connections, 1, 1000)
-        _seconds("server_timeout", self.server_timeout, 1e-3, 3600.0)
+        share("dense_weight", self.dense_weight)
+        whole("connections", self.connections, 1, 1000)
+        seconds("server_timeout", self.server_timeout, 1e-3, 3600.0)
 
     @property
     def on_server(self) -> bool:
@@ -254,11 +227,11 @@ class GenerationConfig:
             raise InvalidSettingError(f"`base_url` is {self.base_url!r}: give a URL, such as http://127.0.0.1:8080/v1")
         if self.model == "" or self.api_key_env == "":
             raise InvalidSettingError("`model` or `api_key_env` is empty: give a name, or None")
-        _whole("max_tokens", self.max_tokens, 1, 1_000_000)
-        _whole("context_tokens", self.context_tokens, 16, 10_000_000)
-        _seconds("connect_timeout", self.connect_timeout, 1e-3, 600.0)
-        _seconds("first_token_timeout", self.first_token_timeout, 1e-3, 3600.0)
-        _seconds("token_timeout", self.token_timeout, 1e-3, 3600.0)
+        whole("max_tokens", self.max_tokens, 1, 1_000_000)
+        whole("context_tokens", self.context_tokens, 16, 10_000_000)
+        seconds("connect_timeout", self.connect_timeout, 1e-3, 600.0)
+        seconds("first_token_timeout", self.first_token_timeout, 1e-3, 3600.0)
+        seconds("token_timeout", self.token_timeout, 1e-3, 3600.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,26 +296,26 @@ class ServerConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.host, str) or not self.host:
             raise InvalidSettingError(f"`host` is {self.host!r}: give an address, such as 127.0.0.1")
-        _whole("port", self.port, 0, 65_535)
-        _whole("max_body_bytes", self.max_body_bytes, 1, 1 << 31)
-        _whole("max_query_chars", self.max_query_chars, 1, 1_000_000)
-        _seconds("keep_alive", self.keep_alive, 1e-3, 3600.0)
-        _seconds("send_timeout", self.send_timeout, 1e-3, 3600.0)
-        _whole("max_streams", self.max_streams, 1, 100_000)
-        _seconds("rate_limit", self.rate_limit, 0.0, 1_000_000.0)
-        _whole("rate_burst", self.rate_burst, 1, 1_000_000)
+        whole("port", self.port, 0, 65_535)
+        whole("max_body_bytes", self.max_body_bytes, 1, 1 << 31)
+        whole("max_query_chars", self.max_query_chars, 1, 1_000_000)
+        seconds("keep_alive", self.keep_alive, 1e-3, 3600.0)
+        seconds("send_timeout", self.send_timeout, 1e-3, 3600.0)
+        whole("max_streams", self.max_streams, 1, 100_000)
+        seconds("rate_limit", self.rate_limit, 0.0, 1_000_000.0)
+        whole("rate_burst", self.rate_burst, 1, 1_000_000)
         if (self.tls_cert is None) is not (self.tls_key is None):
             raise InvalidSettingError(
                 f"`tls_cert` is {self.tls_cert!r} and `tls_key` is {self.tls_key!r}: give both, or none of them"
             )
-        _whole("max_subscribers", self.max_subscribers, 0, 100_000)
-        _whole("max_line_bytes", self.max_line_bytes, 1, 1 << 31)
-        _whole("log_events", self.log_events, 16, 1_000_000)
-        _whole("log_bytes", self.log_bytes, 1024, 1 << 30)
-        _seconds("log_seconds", self.log_seconds, 0.0, 86_400.0)
-        _whole("kept_answers", self.kept_answers, 0, 1_000_000)
-        _whole("kept_bytes", self.kept_bytes, 0, 1 << 40)
-        _seconds("grace", self.grace, 0.0, 3600.0)
+        whole("max_subscribers", self.max_subscribers, 0, 100_000)
+        whole("max_line_bytes", self.max_line_bytes, 1, 1 << 31)
+        whole("log_events", self.log_events, 16, 1_000_000)
+        whole("log_bytes", self.log_bytes, 1024, 1 << 30)
+        seconds("log_seconds", self.log_seconds, 0.0, 86_400.0)
+        whole("kept_answers", self.kept_answers, 0, 1_000_000)
+        whole("kept_bytes", self.kept_bytes, 0, 1 << 40)
+        seconds("grace", self.grace, 0.0, 3600.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,87 +335,3 @@ class ObserveConfig:
     def __post_init__(self) -> None:
         if self.traces not in get_args(Traces):
             raise InvalidSettingError(f"`traces` is {self.traces!r}: give one of {', '.join(get_args(Traces))}")
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerConfig:
-    """Which broker a worker takes messages from, and how many at a time.
-
-    Attributes:
-        url: the broker's address, such as `nats://host:4222` or `tls://user:password@host:4222`; several of one cluster
-            between blanks or commas. Give one that holds a secret by variable, never as an argument.
-        stream: name of the stream of data messages; made if there is none.
-        group: name of the group of workers that share the messages; another group gets them all again.
-        prefix: what the subjects begin with.
-        in_flight: messages this worker has at a time; 1 to 4096.
-        ack_wait: seconds after which a message that nobody works on is given to another worker; 1 to 3600.
-        max_deliveries: how often a message is tried before it becomes a dead letter; 1 to 1000.
-        drain: seconds that what is in flight may take when the worker is told to stop; 0 to 3600.
-        max_queries: queries answered at a time, the next is refused; 1 to 100,000.
-        max_query_chars: characters of one query at the most; 1 to 1,000,000.
-        max_subscribers: standing queries of this worker, the next is refused; 0 to 100,000.
-        lease: seconds a standing query stays without being renewed; 1 to 86,400.
-
-    Raises:
-        InvalidSettingError: a value is out of its range.
-    """
-
-    url: str = field(default="nats://127.0.0.1:4222", repr=False)
-    stream: str = "niru"
-    group: str = "niru"
-    prefix: str = "niru"
-    in_flight: int = 256
-    ack_wait: float = 30.0
-    max_deliveries: int = 20
-    drain: float = 20.0
-    max_queries: int = 256
-    max_query_chars: int = 8_000
-    max_subscribers: int = 1000
-    lease: float = 60.0
-
-    def __post_init__(self) -> None:
-        urls = self.url.replace(",", " ").split() if isinstance(self.url, str) else []
-        if not urls or not all(re.match(r"(?:nats|tls|ws|wss)://[^/\s]", url) for url in urls):
-            raise InvalidSettingError("`url` is not an address of NATS: give one, such as nats://127.0.0.1:4222")
-        for name, pattern in (("stream", _NAME), ("group", _NAME), ("prefix", rf"{_NAME}(?:\.{_NAME})*")):
-            value = getattr(self, name)
-            if not isinstance(value, str) or not re.fullmatch(pattern, value):
-                raise InvalidSettingError(f"`{name}` is {value!r}: give letters, digits, - and _, at most 64")
-        _whole("in_flight", self.in_flight, 1, 4096)
-        _seconds("ack_wait", self.ack_wait, 1.0, 3600.0)
-        _whole("max_deliveries", self.max_deliveries, 1, 1000)
-        _seconds("drain", self.drain, 0.0, 3600.0)
-        _whole("max_queries", self.max_queries, 1, 100_000)
-        _whole("max_query_chars", self.max_query_chars, 1, 1_000_000)
-        _whole("max_subscribers", self.max_subscribers, 0, 100_000)
-        _seconds("lease", self.lease, 1.0, 86_400.0)
-
-
-@dataclass(frozen=True, slots=True)
-class RayConfig:
-    """How a pipeline is spread over a cluster of Ray: `niru deploy ray`.
-
-    Attributes:
-        replicas: pipelines that run at the least, each with an encoder of its own; 1 to 10,000.
-        max_replicas: pipelines at the most, as many as the load asks for; 1 to 10,000. None holds them at `replicas`.
-        ingress: HTTP servers; 1 to 10,000.
-        cpus: cores that Ray sets aside for each pipeline; 0 to 1024.
-        drain: seconds a replica that is to go has for what it has begun; 0 to 3600.
-
-    Raises:
-        InvalidSettingError: a value is out of its range.
-    """
-
-    replicas: int = 1
-    max_replicas: int | None = None
-    ingress: int = 1
-    cpus: float = 1.0
-    drain: float = 30.0
-
-    def __post_init__(self) -> None:
-        _whole("replicas", self.replicas, 1, 10_000)
-        if self.max_replicas is not None:
-            _whole("max_replicas", self.max_replicas, self.replicas, 10_000)
-        _whole("ingress", self.ingress, 1, 10_000)
-        _number("cpus", self.cpus, 0.0, 1024.0)
-        _seconds("drain", self.drain, 0.0, 3600.0)

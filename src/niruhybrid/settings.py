@@ -11,15 +11,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from niruhybrid.config import (
-    GenerationConfig,
-    ObserveConfig,
-    RayConfig,
-    ServerConfig,
-    StoreConfig,
-    StreamingConfig,
-    WorkerConfig,
-)
+from niruhybrid.cluster_config import RayConfig, WorkerConfig
+from niruhybrid.config import GenerationConfig, ObserveConfig, ServerConfig, StoreConfig, StreamingConfig
 from niruhybrid.errors import InvalidSettingError
 
 __all__ = ("Settings", "cache_directory", "library_version", "load_settings")

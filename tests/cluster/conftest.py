@@ -14,7 +14,7 @@ import pytest
 
 from niruhybrid.cluster.broker import Request
 from niruhybrid.cluster.worker import run_worker
-from niruhybrid.config import WorkerConfig
+from niruhybrid.cluster_config import WorkerConfig
 from niruhybrid.errors import StoreError
 from niruhybrid.generation.extractive import ExtractiveGenerator
 from niruhybrid.pipeline import Pipeline

@@ -6,7 +6,7 @@ import pytest
 
 from niruhybrid.cluster.broker import Message
 from niruhybrid.cluster.operations import backoff, letter
-from niruhybrid.config import WorkerConfig
+from niruhybrid.cluster_config import WorkerConfig
 from niruhybrid.errors import InvalidTextError
 from niruhybrid.retrieval.store import EmbeddedStore
 from niruhybrid.testing import HashEncoder

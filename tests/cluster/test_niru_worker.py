@@ -17,7 +17,7 @@ from nats.js.api import RetentionPolicy
 
 from niruhybrid.cluster.nats import NatsBroker
 from niruhybrid.cluster.subjects import data_subject
-from niruhybrid.config import WorkerConfig
+from niruhybrid.cluster_config import WorkerConfig
 from niruhybrid.errors import InvalidInputError, InvalidSettingError, UnreachableError
 from tests.servers.cheap_worker import STARTED
 from tests.servers.nats import NatsServer

@@ -8,7 +8,7 @@ import pytest
 from niruhybrid.cluster.broker import Request
 from niruhybrid.cluster.questions import Questions
 from niruhybrid.cluster.subjects import health_subject
-from niruhybrid.config import WorkerConfig
+from niruhybrid.cluster_config import WorkerConfig
 from niruhybrid.pipeline import Pipeline
 from niruhybrid.retrieval.store import EmbeddedStore
 from niruhybrid.testing import HashEncoder

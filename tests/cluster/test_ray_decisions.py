@@ -13,7 +13,7 @@ from niruhybrid.cluster.ray import application
 from niruhybrid.cluster.ray.bursts import in_bursts
 from niruhybrid.cluster.ray.counters import together
 from niruhybrid.cluster.ray.scaling import Meter, policy, wanted
-from niruhybrid.config import RayConfig
+from niruhybrid.cluster_config import RayConfig
 from niruhybrid.errors import InvalidSettingError, NiruError, OverloadedError, StreamLostError
 from niruhybrid.pipeline import Pipeline, PipelineStats
 from niruhybrid.retrieval.store import EmbeddedStore

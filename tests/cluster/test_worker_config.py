@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from niruhybrid.config import WorkerConfig
+from niruhybrid.cluster_config import WorkerConfig
 from niruhybrid.errors import InvalidSettingError
 
 

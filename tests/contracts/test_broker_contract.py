@@ -12,7 +12,7 @@ from niruhybrid.cluster.broker import Broker, Handler, Request
 from niruhybrid.cluster.nats import NatsBroker
 from niruhybrid.cluster.nats.connection import SettledClient
 from niruhybrid.cluster.subjects import data_subject
-from niruhybrid.config import WorkerConfig
+from niruhybrid.cluster_config import WorkerConfig
 from tests.cluster.memory_broker import MemoryBroker, MemoryStream
 from tests.servers.nats import NatsServer
 

@@ -9,7 +9,7 @@ import sys
 
 from niruhybrid.cluster.nats import NatsBroker
 from niruhybrid.cluster.worker import run_worker
-from niruhybrid.config import WorkerConfig
+from niruhybrid.cluster_config import WorkerConfig
 from niruhybrid.pipeline import Pipeline
 from niruhybrid.server.run import set_on_signal
 from niruhybrid.settings import load_settings

@@ -10,7 +10,7 @@ import orjson
 from niruhybrid.cluster.broker import Broker, Message
 from niruhybrid.cluster.intake import Intake
 from niruhybrid.cluster.operations import Delete, Operation, backoff, concerns, is_lasting, letter, read
-from niruhybrid.config import WorkerConfig
+from niruhybrid.cluster_config import WorkerConfig
 from niruhybrid.errors import EncoderError, InvalidVectorError, NiruError, UndeliverableError, UnreachableError
 from niruhybrid.pipeline import Pipeline
 from niruhybrid.server import problems

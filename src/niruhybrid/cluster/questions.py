@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from niruhybrid.cluster.broker import Broker, End, Request
-from niruhybrid.config import WorkerConfig
+from niruhybrid.cluster_config import WorkerConfig
 from niruhybrid.errors import DeadlineExceededError, NiruError, OverloadedError
 from niruhybrid.pipeline import Pipeline
 from niruhybrid.server import bulk, problems, schemas

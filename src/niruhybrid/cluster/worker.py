@@ -9,7 +9,7 @@ from niruhybrid.cluster.broker import Broker, Handler, Request
 from niruhybrid.cluster.data import DataConsumer
 from niruhybrid.cluster.questions import Questions
 from niruhybrid.cluster.subjects import health_subject
-from niruhybrid.config import WorkerConfig
+from niruhybrid.cluster_config import WorkerConfig
 from niruhybrid.pipeline import Pipeline
 
 __all__ = ("run_worker",)

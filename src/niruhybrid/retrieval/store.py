@@ -11,13 +11,13 @@ import numpy as np
 import orjson
 
 from niruhybrid.config import StoreConfig
-from niruhybrid.retrieval.asking import notes_of, refuse_too_new, refuse_vectors
 from niruhybrid.retrieval.changes import Delete, Upsert, checked_matrix
 from niruhybrid.retrieval.commits import Commits
 from niruhybrid.retrieval.keeper import Keeper
 from niruhybrid.retrieval.log import Log
 from niruhybrid.retrieval.passages import whole
 from niruhybrid.retrieval.recovery import Checkpoints, Recovery, opened
+from niruhybrid.retrieval.refusals import notes_of, refuse_too_new, refuse_vectors
 from niruhybrid.retrieval.search import best_slots
 from niruhybrid.retrieval.session import Record, Session, State
 from niruhybrid.retrieval.snapshot import Snapshot
@@ -124,8 +124,9 @@ class EmbeddedStore:
     def search(self, requests: Sequence[SearchRequest], /) -> list[SearchResponse]:
         """Answer a batch of queries, in their order, all from one state of the store.
 
-        Both halves look at least 100 deep, or four times `top_k`. Of equal scores the document written first wins. Of
-        the passages of one document, those with the same string in the metadata field `document`, the best one wins.
+        Up to 16,384 passages all are scored; of more, what either half finds at least 100 deep, or four times `top_k`.
+        Of equal scores the document written first wins. Of the passages of one document, those with the same string in
+        the metadata field `document`, the best one wins.
 
         Raises:
             InvalidVectorError: a vector is not finite, or its dimension is not the store's.

@@ -13,7 +13,7 @@ from nats.js.errors import APIError, NotFoundError
 from niruhybrid.cluster.broker import End, Handler, Message, Request
 from niruhybrid.cluster.nats.connection import ANSWER, SettledClient, connect, told
 from niruhybrid.cluster.nats.pulling import Pulling
-from niruhybrid.config import WorkerConfig
+from niruhybrid.cluster_config import WorkerConfig
 from niruhybrid.errors import InvalidInputError, InvalidSettingError, UnreachableError
 
 __all__ = ("NatsBroker",)

@@ -12,7 +12,7 @@ from nats import errors as nats_errors
 from nats.aio.client import Client
 
 from niruhybrid.cluster.subjects import health_subject
-from niruhybrid.config import WorkerConfig
+from niruhybrid.cluster_config import WorkerConfig
 from niruhybrid.errors import UnreachableError
 
 __all__ = ("ANSWER", "SettledClient", "ask_health", "connect", "told")

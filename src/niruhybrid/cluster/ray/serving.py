@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from niruhybrid.cluster.ray.remote import RemotePipeline
 from niruhybrid.cluster.ray.replica import Replica
 from niruhybrid.cluster.ray.scaling import policy
-from niruhybrid.config import RayConfig
+from niruhybrid.cluster_config import RayConfig
 from niruhybrid.errors import InvalidSettingError
 from niruhybrid.pipeline import Pipeline
 from niruhybrid.server.front import configured_keys

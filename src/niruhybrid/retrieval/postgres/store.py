@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Self
 
 from niruhybrid.config import StoreConfig
-from niruhybrid.retrieval.asking import notes_of, refuse_too_new, refuse_vectors
 from niruhybrid.retrieval.changes import checked_matrix
 from niruhybrid.retrieval.postgres.connection import Connection, Connections, Rows, Statement, ask
 from niruhybrid.retrieval.postgres.following import Follower
@@ -18,6 +17,7 @@ from niruhybrid.retrieval.postgres.state import STATE, State
 from niruhybrid.retrieval.postgres.transactions import COMMIT, SNAPSHOT
 from niruhybrid.retrieval.postgres.upkeep import Upkeep
 from niruhybrid.retrieval.postgres.writing import Delete, Upsert
+from niruhybrid.retrieval.refusals import notes_of, refuse_too_new, refuse_vectors
 from niruhybrid.types import Document, IndexEntry, Match, SearchRequest, SearchResponse, StandingQuery
 
 __all__ = ("PostgresStore",)
