@@ -79,7 +79,8 @@ UPDATE niru.streams SET followed = now() + %s WHERE id = %s AND owner = %s
 RETURNING ended, extract(epoch FROM lease - now())::float8
 """
 _EVENTS = f"""
-SELECT number, frame FROM niru.stream_events WHERE stream = %s AND number > %s ORDER BY number LIMIT {_AT_ONCE}
+SELECT number, frame FROM niru.stream_events JOIN niru.streams ON id = stream
+WHERE stream = %s AND owner = %s AND number > %s ORDER BY number LIMIT {_AT_ONCE}
 """
 
 
@@ -201,10 +202,13 @@ class PostgresSharedLog:
         await self._pool.close()
 
     async def _read(self, stream: str, owner: str, after: int) -> tuple[list[Any], list[Any]]:
-        """Say that a stream is followed, and return its row and what is new. In this order: so none goes unnoticed."""
+        """Say that a stream is followed, and return its row and what is new. In this order: so none goes unnoticed.
+
+        Both look at the owner: between them the row that a reader has made may become another's stream.
+        """
         async with self._errors(), self._pool.connection() as connection:
             row = await connection.execute(_FOLLOW, (self._terms["lease"], stream, owner))
-            events = await connection.execute(_EVENTS, (stream, after), binary=True)
+            events = await connection.execute(_EVENTS, (stream, owner, after), binary=True)
             return await row.fetchall(), await events.fetchall()
 
     async def _asked(self, sql: str, values: Any) -> list[tuple[Any, ...]]:
