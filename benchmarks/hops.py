@@ -222,9 +222,9 @@ def _row(runs: list[Mapping[str, float]]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--answers", type=int, default=1000, help="for each way, number of clients and round")
+    parser.add_argument("--answers", type=int, default=300, help="for each way, number of clients and round")
     parser.add_argument("--documents", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -235,6 +235,7 @@ if __name__ == "__main__":
             "question": "a streamed answer of the library, over HTTP and on Ray Serve, at 1 and 8 clients",
             "machine": machine(("ray", "fastapi", "uvicorn", "openvino", "psycopg")),
             "documents": arguments.documents,
+            "answers": arguments.answers,
         }
         write("hops", about | {"results": results})
     for name, rows in results.items():
