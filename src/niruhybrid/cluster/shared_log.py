@@ -16,7 +16,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from niruhybrid.config import StoreConfig
 from niruhybrid.errors import StoreError, StoreUnreachableError
-from niruhybrid.server.shared_log import Copied, Standing, parsed
+from niruhybrid.server.shared_log import Copied, Standing, parsed, wait_within
 from niruhybrid.types import StreamEvent
 
 __all__ = ("PostgresSharedLog",)
@@ -188,7 +188,7 @@ class PostgresSharedLog:
                 if not frames and (ended or left <= 0):
                     return
                 if not frames:
-                    await _within(news, min(self.beat, left))
+                    await wait_within(news, min(self.beat, left))
         finally:
             self._waiting[stream].discard(news)
             if not self._waiting[stream]:
@@ -244,11 +244,3 @@ class PostgresSharedLog:
         for stream in streams:
             for news in self._waiting.get(stream, ()):
                 news.set()
-
-
-async def _within(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return

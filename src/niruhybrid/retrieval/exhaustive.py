@@ -16,7 +16,7 @@ from niruhybrid.retrieval.dense import all_products
 from niruhybrid.retrieval.fusion import summed
 from niruhybrid.retrieval.lexical import LexicalIndex, LexicalQuery, query_weights
 from niruhybrid.retrieval.matching import roughly_highest
-from niruhybrid.retrieval.postings import saturation, spread
+from niruhybrid.retrieval.postings import average_length, saturation, spread
 from niruhybrid.retrieval.snapshot import Snapshot
 
 __all__ = ("Exhaustive",)
@@ -84,10 +84,10 @@ def _words(snapshot: Snapshot, queries: Sequence[LexicalQuery]) -> Iterator[tupl
     """Yield, for each query with words, its place and the score of every document by words."""
     worded = [at for at, query in enumerate(queries) if query.size]
     while worded:
-        numbers: dict[int, int] = {}  # of the terms of as many queries as a table has room for
+        numbers: set[int] = set()  # of the terms of as many queries as a table has room for
         count = 0
         for at in worded:
-            more = dict.fromkeys(queries[at].terms.tolist(), 0)
+            more = set(queries[at].terms.tolist())
             if count and len(numbers | more) * len(snapshot.rows) > _MOST:
                 break
             numbers |= more
@@ -156,7 +156,7 @@ class _Together:
         passages = np.bincount(terms, minlength=len(table.terms))
         counts = np.bincount(keys, table.counts.ravel()[entries] * live[slots], size).reshape(shape)
         lengths = np.bincount(places, snapshot.lexical.lengths.items * live, len(rows)).astype(np.float32)
-        shares = saturation(counts, spread(lengths, max(1.0, snapshot.lexical.total / max(1, count))))
+        shares = saturation(counts, spread(lengths, average_length(snapshot.lexical.total, count)))
         return cls(table, places, shares, have / np.maximum(passages, 1), count)
 
     def mean(self, own: Floats, query: LexicalQuery) -> Floats:

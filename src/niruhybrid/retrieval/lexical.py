@@ -21,7 +21,7 @@ from niruhybrid.retrieval.fusion import term_norm
 from niruhybrid.retrieval.growing import Growing
 from niruhybrid.retrieval.journal import GONE, Entries, Journal
 from niruhybrid.retrieval.matching import Collection, Enough, Weighed, best, best_matches, entries, occurrences
-from niruhybrid.retrieval.postings import K1, MOST_COUNTED, Postings, merged, saturation, spread
+from niruhybrid.retrieval.postings import K1, MOST_COUNTED, Postings, average_length, merged, saturation, spread
 from niruhybrid.retrieval.siblings import Siblings
 
 __all__ = ("MAX_QUERY_TERMS", "LexicalIndex", "LexicalQuery", "query_weights", "term_weights")
@@ -166,7 +166,7 @@ class LexicalIndex:
     @property
     def average(self) -> float:
         """Terms of a document in the mean; 1 at the least."""
-        return max(1.0, self.total / max(1, self.documents))
+        return average_length(self.total, self.documents)
 
     def occurrences(self, terms: Ints) -> Floats:
         """Return how often each document has each of some terms, `(t, slots)`, also of those that are gone.
@@ -238,7 +238,7 @@ class LexicalIndex:
         weights, norm = query_weights(query.times, have, query.strange, documents)
         counts = np.add.reduceat(found.counts, some.starts[:-1], axis=1)
         lengths = np.add.reduceat(self.lengths.items[some.slots], some.starts[:-1])
-        shares = saturation(counts, spread(lengths, max(1.0, self.total / max(1, documents))))
+        shares = saturation(counts, spread(lengths, average_length(self.total, documents)))
         shares *= weights[:, None]
         scores: Floats = shares.sum(axis=0)
         scores /= np.float32(norm)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from niruhybrid.retrieval.codes import Codes, Few
 from niruhybrid.retrieval.growing import Growing
 from niruhybrid.retrieval.lexical import MAX_QUERY_TERMS
-from niruhybrid.retrieval.postings import MOST_COUNTED, saturation, spread
+from niruhybrid.retrieval.postings import MOST_COUNTED, average_length, saturation, spread
 from niruhybrid.types import StandingQuery, Vector
 
 __all__ = ("Pairs", "Panel", "Statistics")
@@ -176,7 +176,7 @@ class Panel:
         """Return some documents, weighed by what is in an index."""
         counted = [Counter(term for term in one if term in self._vocabulary) for one in terms]
         weights = statistics.weights(self._numbers)
-        average = max(1.0, statistics.total / max(1, statistics.documents))
+        average = average_length(statistics.total, statistics.documents)
         against = spread(np.array([len(one) for one in terms], np.float32), average)
         gains = np.zeros((len(weights), len(vectors)), np.float32)
         for place, one in enumerate(counted):

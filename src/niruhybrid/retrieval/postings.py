@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("K1", "MOST_COUNTED", "B", "Postings", "merged", "saturation", "spread")
+__all__ = ("K1", "MOST_COUNTED", "B", "Postings", "average_length", "merged", "saturation", "spread")
 
 K1 = 1.2
 B = 0.75
@@ -22,6 +22,11 @@ MOST_COUNTED = np.iinfo(np.uint16).max
 ROUNDED = 255
 _RUN = 262_144  # entries looked at in one go
 _COMMON = 16  # a term that one document in so many has takes less room in a table, and is looked up faster
+
+
+def average_length(terms: float, documents: int) -> float:
+    """Return the terms of a document in the mean, 1 at the least: what BM25 sets a document's length against."""
+    return max(1.0, terms / max(1, documents))
 
 
 def spread(lengths: Floats, average: float) -> Floats:

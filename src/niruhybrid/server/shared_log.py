@@ -16,7 +16,7 @@ import orjson
 from niruhybrid.server.streams import Stream
 from niruhybrid.types import StreamEvent
 
-__all__ = ("Copied", "SharedLog", "Sharing", "Standing", "parsed")
+__all__ = ("Copied", "SharedLog", "Sharing", "Standing", "parsed", "wait_within")
 
 logger = logging.getLogger(__name__)
 
@@ -162,9 +162,9 @@ class Sharing:
                         self._note(stream)  # it may wait for a reader, who is elsewhere
             except Exception as err:  # noqa: BLE001  # what fails now may succeed later, and the answers go on
                 logger.warning("sharing_failed error=%s: %s", type(err).__name__, err)
-                await _either(self._closing, self.log.beat)
+                await wait_within(self._closing, self.log.beat)
             else:
-                await _either(self._wake, max(0.0, due - clock()) if self._copied else None)
+                await wait_within(self._wake, max(0.0, due - clock()) if self._copied else None)
 
     async def _append(self) -> None:
         """Copy what streams have that is new, as far as it goes in one go."""
@@ -199,8 +199,8 @@ class Sharing:
         return Copied(stream.id, stream.owner, after, frames, ended)
 
 
-async def _either(event: asyncio.Event, seconds: float | None) -> None:
-    """Wait for an event, or for so long; None waits for the event alone."""
+async def wait_within(event: asyncio.Event, seconds: float | None) -> None:
+    """Wait for an event, or for so many seconds; None waits for the event alone."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -20,6 +20,7 @@ from niruhybrid.retrieval.postgres.filters import Where, where
 from niruhybrid.retrieval.postgres.frequencies import Frequencies
 from niruhybrid.retrieval.postgres.state import State
 from niruhybrid.retrieval.postgres.terms import Counts, Weighed, counted, weighed
+from niruhybrid.retrieval.postings import average_length
 from niruhybrid.retrieval.search import DEEPER, firsts
 from niruhybrid.types import SearchRequest, Vector
 
@@ -201,7 +202,7 @@ class Search:
         wanted = [(one, one.words, sorted({owner for owner, _ in one.places.values()})) for one in asked if one.words]
         found = self._ask(worded.documents_of(words.query, owners) for _, words, owners in wanted)
         lengths = self._ask(worded.lengths_of(owners) for _, _, owners in wanted)
-        average = max(1.0, self._state.terms / max(1, self._state.documents))
+        average = average_length(self._state.terms, self._state.documents)
         for (one, words, _), occurrences, sizes in zip(wanted, found, lengths, strict=True):
             one.documents = worded.document_scores(occurrences, dict(sizes), words.query, words.together, average)
 

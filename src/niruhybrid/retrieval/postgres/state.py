@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from niruhybrid.retrieval.postgres.schema import NEAREST
+from niruhybrid.retrieval.postings import average_length
 
 __all__ = ("STATE", "State")
 
@@ -47,4 +48,4 @@ class State:
     @property
     def average(self) -> float:
         """Mean of the passages' lengths in terms, but 1 at the least."""
-        return max(1.0, self.terms / max(1, self.passages))
+        return average_length(self.terms, self.passages)
