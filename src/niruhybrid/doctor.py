@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from niruhybrid.encoding.processor import processor_flags
 from niruhybrid.errors import NiruError
 from niruhybrid.settings import Settings, library_version
 
@@ -59,8 +60,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 
 def _cpu() -> Finding:
-    lines = _lines(Path("/proc/cpuinfo"))
-    flags = next((line.partition(": ")[2].split() for line in lines if line.startswith("flags")), [])
+    flags = processor_flags()
     found = [flag for flag in _HELPFUL if flag in flags]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if flags and "avx2" not in found:
@@ -162,10 +162,3 @@ def _descriptors(settings: Settings) -> Finding:
             "descriptors", "warning", f"{soft:,} of {needed:,} that all streams together need: raise `ulimit -n`"
         )
     return Finding("descriptors", "well", f"{soft:,}, and all streams together need {needed:,}")
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []

@@ -8,14 +8,15 @@ from niruhybrid.encoding.packing import Row, Run, lay_out, plan
 lengths_of_texts = st.lists(st.integers(1, 256), max_size=80)
 
 
-@given(lengths_of_texts)
-def test_every_text_is_placed_once_and_fits(lengths: list[int]) -> None:
-    runs = plan(lengths)
+@given(lengths_of_texts, st.sampled_from((1, 16)))
+def test_every_text_is_placed_once_and_fits(lengths: list[int], tile: int) -> None:
+    runs = plan(lengths, tile)
     assert sorted(text for run in runs for text in run.texts) == list(range(len(lengths)))
     for run in runs:
         assert all(row for row in run.rows)
         assert max(sum(lengths[text] for text in row) for row in run.rows) <= run.width
         assert len(run.rows) * run.width <= 2048
+        assert run.width % tile == 0
 
 
 @given(lengths_of_texts)
@@ -47,6 +48,11 @@ def test_short_texts_share_rows_nearly_without_padding(lengths: list[int]) -> No
 )
 def test_plans(lengths: list[int], shapes: list[tuple[int, int]]) -> None:
     assert [(len(run.rows), run.width) for run in plan(lengths)] == shapes
+
+
+def test_questions_of_like_length_have_one_shape_where_the_processor_works_on_tiles() -> None:
+    assert {run.width for length in range(1, 17) for run in plan([length], 16)} == {16}
+    assert [(len(run.rows), run.width) for run in plan([12] * 10, 16)] == [(2, 64)]
 
 
 def whole(*ids: int) -> Row:

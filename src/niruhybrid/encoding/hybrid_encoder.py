@@ -145,7 +145,7 @@ class HybridEncoder:
     def _vectors(self, rows: list[Row]) -> Vector:
         """Return the vectors of texts, `(n, dimension)`."""
         vectors = np.empty((len(rows), self.dimension), np.float32)
-        for run in plan([len(row.ids) for row in rows]):
+        for run in plan([len(row.ids) for row in rows], self._runtime.tile):
             vectors[run.texts] = self._runtime.run(lay_out(run, rows, self._pooling))
         return vectors
 

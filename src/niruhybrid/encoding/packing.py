@@ -1,7 +1,9 @@
 """Which texts are encoded together, and where each lies: pure decisions over token counts.
 
 A run is a rectangle of token slots. Short texts lie end to end in rows of about 60 slots, longer ones have a row each,
-and rows of like length share a run, so that few slots are padding.
+and rows of like length share a run, so that few slots are padding. A width is a multiple of what the processor works
+on at once: fewer slots would take it as long, and there are fewer shapes, each of which the graph is prepared for when
+it differs from the last one's.
 """
 
 import heapq
@@ -57,18 +59,19 @@ class Feed:
     pool: NDArray[np.float32]
 
 
-def plan(lengths: Sequence[int]) -> list[Run]:
+def plan(lengths: Sequence[int], tile: int = 1) -> list[Run]:
     """Split texts into the runs that take little time together.
 
     Args:
         lengths: tokens of each text, at least 1.
+        tile: rows of a matrix that the processor multiplies at once; 1 where it has no such unit.
 
     Returns:
         Runs that hold each position once; none has more than 2048 slots, unless one text alone does.
     """
     rows = _shared_rows([text for text, length in enumerate(lengths) if length <= _SHORT], lengths)
     rows += [(text,) for text, length in enumerate(lengths) if length > _SHORT]
-    widths = {row: _width(sum(lengths[text] for text in row)) for row in rows}
+    widths = {row: _width(sum(lengths[text] for text in row), tile) for row in rows}
     rows.sort(key=widths.__getitem__)
     cuts = _cheapest_cuts([widths[row] for row in rows])
     return [Run(tuple(rows[start:end]), widths[rows[end - 1]]) for start, end in zip([0, *cuts], cuts, strict=False)]
@@ -134,9 +137,9 @@ def _shared_rows(texts: list[int], lengths: Sequence[int]) -> list[tuple[int, ..
     return [tuple(row) for row in rows if row]
 
 
-def _width(tokens: int) -> int:
-    """Round up, so that there are few shapes: each is prepared when it is first met."""
-    step = 4 if tokens <= 2 * _SHORT else 8
+def _width(tokens: int, tile: int) -> int:
+    """Round up, so that there are few shapes."""
+    step = max(tile, 4 if tokens <= 2 * _SHORT else 8)
     return -(-tokens // step) * step
 
 

@@ -9,10 +9,13 @@ from niruhybrid.encoding import bert
 from niruhybrid.encoding.model_config import ModelConfig
 from niruhybrid.encoding.openvino_quiet import import_openvino
 from niruhybrid.encoding.packing import Feed
+from niruhybrid.encoding.processor import processor_flags
 from niruhybrid.encoding.weights import read_tensors
 from niruhybrid.types import Vector
 
 __all__ = ("Runtime",)
+
+_AMX_ROWS = 16  # of a tile: Intel 64 and IA-32 Architectures Software Developer's Manual, "Advanced Matrix Extensions"
 
 
 class Runtime:
@@ -24,6 +27,7 @@ class Runtime:
 
     Attributes:
         precision: of the matrix products: `bf16` or `f32`. Layer normalisation is always float32.
+        tile: rows of a matrix that the processor multiplies at once; 1 where it has no such unit.
 
     Raises:
         ModelCorruptError: the weights are damaged or are not those of `config`.
@@ -32,6 +36,7 @@ class Runtime:
     def __init__(self, folder: Path, config: ModelConfig) -> None:
         core = import_openvino().Core()
         self.precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+        self.tile = _AMX_ROWS if self.precision == "bf16" and "amx_bf16" in processor_flags() else 1
         settings = {
             "INFERENCE_NUM_THREADS": 1,
             "NUM_STREAMS": 1,
