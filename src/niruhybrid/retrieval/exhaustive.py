@@ -132,32 +132,31 @@ class _Together:
 
     Attributes:
         table: the same of passages.
-        places: `(slots,)`, the slot of the first passage of each one's document.
-        shares: `(t, slots)`, BM25 of a term of weight 1, at those slots.
+        grouped: the passages of documents that have several.
+        shares: `(t, slots)`, BM25 of a term of weight 1: of a document, at the slot of its first passage.
         spread: `(t,)`, documents that have a term over passages that have it.
         documents: how many there are.
     """
 
     table: _Table
-    places: Ints
+    grouped: "_Grouped"
     shares: Floats
     spread: NDArray[np.float64]
     documents: int
 
     @classmethod
     def of(cls, snapshot: Snapshot, table: _Table) -> Self:
-        rows, live, count = snapshot.rows.items, snapshot.live.items, snapshot.documents
-        places = np.minimum(rows.searchsorted(snapshot.owners.items), len(rows) - 1)
-        entries = np.flatnonzero(table.counts)
-        terms, slots = np.divmod(entries, len(rows))
-        keys = entries - slots + places[slots]
-        shape, size = table.counts.shape, table.counts.size
-        have = np.count_nonzero(np.bincount(keys, minlength=size).reshape(shape), axis=1)
-        passages = np.bincount(terms, minlength=len(table.terms))
-        counts = np.bincount(keys, table.counts.ravel()[entries] * live[slots], size).reshape(shape)
-        lengths = np.bincount(places, snapshot.lexical.lengths.items * live, len(rows)).astype(np.float32)
+        grouped, count = _Grouped.of(snapshot), snapshot.documents
+        some = table.counts[:, grouped.slots]
+        sums = grouped.sums(some)
+        passages = np.count_nonzero(table.counts, axis=1)
+        have = passages - np.count_nonzero(some, axis=1) + np.count_nonzero(sums, axis=1)
+        live = snapshot.live.items[grouped.slots]
+        counts, lengths = table.counts.copy(), snapshot.lexical.lengths.items.copy()
+        counts[:, grouped.firsts] = sums if live.all() else grouped.sums(some * live)
+        lengths[grouped.firsts] = grouped.sums(lengths[grouped.slots] * live)
         shares = saturation(counts, spread(lengths, average_length(snapshot.lexical.total, count)))
-        return cls(table, places, shares, have / np.maximum(passages, 1), count)
+        return cls(table, grouped, shares, have / np.maximum(passages, 1), count)
 
     def mean(self, own: Floats, query: LexicalQuery) -> Floats:
         """Return the means of what passages score and of what their documents do, each as a share of its norm."""
@@ -165,9 +164,51 @@ class _Together:
         have = np.clip(query.have * self.spread[rows], np.minimum(query.have, 1), self.documents)
         weights, norm = query_weights(query.times, have, query.strange, self.documents)
         theirs = _weighed(weights, self.shares, rows)
+        theirs[self.grouped.slots] = theirs[self.grouped.places]
         theirs *= np.float32(query.norm / norm)
-        means: Floats = (own + theirs[self.places]) / np.float32(2.0)
+        means: Floats = (own + theirs) / np.float32(2.0)
         return means
+
+
+@dataclass(frozen=True, slots=True)
+class _Grouped:
+    """The passages of those documents that have several, those of one behind those of another.
+
+    Attributes:
+        slots: `(n,)`.
+        places: `(n,)`, the slot of the first passage of each one's document, ascending.
+        starts: `(d,)`, where each document's begin.
+    """
+
+    slots: Ints
+    places: Ints
+    starts: Ints
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Self:
+        rows, owners = snapshot.rows.items, snapshot.owners.items
+        later = np.flatnonzero(rows != owners)
+        firsts = np.minimum(rows.searchsorted(owners[later]), len(rows) - 1)
+        places = np.arange(len(rows))
+        places[later] = firsts
+        some = np.zeros(len(rows), np.bool_)
+        some[later] = some[firsts] = True
+        slots = np.flatnonzero(some)
+        slots = slots[np.argsort(places[slots], kind="stable")]
+        places = places[slots]
+        return cls(slots, places, np.flatnonzero(np.diff(places, prepend=-1)))
+
+    @property
+    def firsts(self) -> Ints:
+        """The slot of each document's first passage, `(d,)` ascending."""
+        return self.places[self.starts]
+
+    def sums(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the sum over each document's passages, `(…, d)`, of values `(…, n)`."""
+        if not len(self.starts):
+            return values
+        sums: NDArray[Any] = np.add.reduceat(values, self.starts, axis=-1)
+        return sums
 
 
 def _weighed(weights: Floats, shares: Floats, rows: Ints) -> Floats:
