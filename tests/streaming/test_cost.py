@@ -68,6 +68,13 @@ def test_where_one_document_takes_longer_than_asked_a_batch_may_take_half_as_lon
     assert model.tokens_within(0.02, 768) == pytest.approx(300, abs=2)
 
 
+def test_a_size_that_was_disturbed_when_it_was_last_seen_is_tried_again() -> None:
+    model = learnt((100, 0.01), (200, 0.02), (400, 0.04), times=10)
+    for _ in range(10):
+        model.observe(400, 1.0)
+    assert model.tokens_within(0.04, 2048) >= 390
+
+
 def test_a_lasting_change_wins() -> None:
     model = learnt((100, 0.01), times=10)
     for _ in range(20):

@@ -1,8 +1,8 @@
 """What a batch will cost, learned from what batches have cost. Pure: no clock, no lock."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 __all__ = ("CostModel", "estimate_tokens")
 
@@ -50,14 +50,18 @@ class CostModel:
     interpolated. Beyond the largest it follows the slope from a class of at most half its tokens, as far as that
     stands out from the noise: drawn out to a full batch, a slope seen in the noise of lone queries would refuse
     everything. Where there is none it stays flat: then the model is hopeful, and the first full batch corrects it.
+
+    A class is never held to cost more for each token than a smaller one: batches exist because larger ones don't. So
+    one that was disturbed when it was last seen, and is avoided since, is tried again.
     """
 
-    __slots__ = ("_classes", "_known", "_sizes")
+    __slots__ = ("_classes", "_costs", "_known", "_sizes")
 
     def __init__(self) -> None:
         self._classes: dict[int, _SizeClass] = {}
         self._known: list[_SizeClass] = []  # the same, by size
         self._sizes: list[float] = []
+        self._costs: list[float] = []  # seconds of each, no more for a token than those before
 
     def observe(self, tokens: int, seconds: float) -> None:
         """Learn that a batch of `tokens` padded tokens took `seconds`."""
@@ -69,21 +73,23 @@ class CostModel:
         else:
             known.learn(tokens, seconds)
         self._sizes = [each.tokens for each in self._known]
+        rates = accumulate((each.seconds / max(1.0, each.tokens) for each in self._known), min)
+        self._costs = [max(1.0, size) * rate for size, rate in zip(self._sizes, rates, strict=True)]
 
     def seconds(self, tokens: float) -> float:
         """Return what a batch of `tokens` padded tokens should take; 0 before the first observation."""
-        known = self._known
-        if not known:
+        if not self._known:
             return 0.0
-        place = bisect_left(self._sizes, tokens)
+        sizes, costs = self._sizes, self._costs
+        place = bisect_left(sizes, tokens)
         if place == 0:
-            return known[0].seconds
-        if place == len(known):
-            return _beyond(known, tokens)
-        low, high = known[place - 1], known[place]
-        span = high.tokens - low.tokens
-        slope = max(0.0, (high.seconds - low.seconds) / span) if span > 0 else 0.0
-        return low.seconds + slope * (tokens - low.tokens)
+            return costs[0]
+        low = place - 1
+        if place == len(sizes):
+            return costs[low] + self._slope_at_the_end() * (tokens - sizes[low])
+        span = sizes[place] - sizes[low]
+        slope = max(0.0, (costs[place] - costs[low]) / span) if span > 0 else 0.0
+        return costs[low] + slope * (tokens - sizes[low])
 
     def at_least(self, tokens: float) -> float:
         """Return what a batch of `tokens` padded tokens takes almost certainly: little is certain after one batch."""
@@ -109,11 +115,10 @@ class CostModel:
                 high = middle
         return low
 
-
-def _beyond(known: Sequence[_SizeClass], tokens: float) -> float:
-    """Return what a batch larger than any before should take."""
-    last = known[-1]
-    low = next((each for each in reversed(known) if 2 * each.tokens <= last.tokens), last)
-    rise = last.seconds - low.seconds - _SURE * (last.spread + low.spread)
-    slope = rise / (last.tokens - low.tokens) if rise > 0 else 0.0
-    return last.seconds + slope * (tokens - last.tokens)
+    def _slope_at_the_end(self) -> float:
+        """Return the seconds that each token more should take in a batch larger than any before."""
+        sizes, last = self._sizes, len(self._sizes) - 1
+        low = next((place for place in range(last, -1, -1) if 2 * sizes[place] <= sizes[last]), last)
+        noise = _SURE * (self._known[last].spread + self._known[low].spread)
+        rise = self._costs[last] - self._costs[low] - noise
+        return rise / (sizes[last] - sizes[low]) if rise > 0 else 0.0
