@@ -57,5 +57,5 @@ def _stemmer() -> Stemmer.Stemmer:
     try:
         return _local.stemmer
     except AttributeError:
-        _local.stemmer = Stemmer.Stemmer("english")
+        _local.stemmer = Stemmer.Stemmer("english", maxCacheSize=0)  # no cache of its own: a list for each word
         return _local.stemmer

@@ -23,6 +23,7 @@ LEVELS = ("debug", "info", "warning", "error")
 """Of logs, the lowest first."""
 
 _REPORT_EVERY = 2.0
+_COLLECTED_AFTER = 5_000, 20, 50  # objects that came and stayed; then, each time, so often the step before
 
 
 @click.command(
@@ -115,8 +116,13 @@ async def _serve(settings: Settings, paths: tuple[str, ...], *, demo: bool) -> N
 
 
 def freeze_what_is_loaded() -> None:
-    """Have the garbage collector pass over it: to look at it all would hold up everybody for a tenth of a second."""
+    """Have the garbage collector pass over it, and look at all the rest seldom.
+
+    Whenever it looks at everything, everybody waits: a tenth of a second for what is loaded, and as long for the
+    documents under way of an ingest, every second or two with Python's own thresholds.
+    """
     gc.freeze()
+    gc.set_threshold(*_COLLECTED_AFTER)
     gc.enable()
 
 

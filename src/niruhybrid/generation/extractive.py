@@ -51,7 +51,7 @@ class _Sentence:
     text: str
     hit: Hit
     place: int  # among all sentences of all hits, in reading order
-    words: frozenset[str]
+    words: tuple[str, ...]  # each once
     found: frozenset[str]  # of the words that are wanted
     lead: bool
 
@@ -112,13 +112,13 @@ def _candidates(hits: Sequence[Hit], wanted: frozenset[str]) -> list[_Sentence]:
     for hit in hits:
         cut = _remembered if len(hit.text) <= _REMEMBERED_CHARS else _prepared
         for number, (text, words) in enumerate(cut(hit.text[:MAX_CHARS])):
-            found.append(_Sentence(text, hit, len(found), words, words & wanted, lead=number == 0))
+            found.append(_Sentence(text, hit, len(found), words, wanted.intersection(words), lead=number == 0))
     return found
 
 
-def _prepared(text: str) -> tuple[tuple[str, frozenset[str]], ...]:
-    """Return the readable sentences of a text, each with its words."""
-    return tuple((sentence, frozenset(terms(sentence))) for sentence in _readable(text))
+def _prepared(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return the readable sentences of a text, each with its words, in tuples: the garbage collector lets them be."""
+    return tuple([(sentence, tuple(dict.fromkeys(terms(sentence)))) for sentence in _readable(text)])
 
 
 _remembered = functools.lru_cache(_REMEMBERED)(_prepared)  # the same passages answer many queries
@@ -190,7 +190,8 @@ def _choose(scores: dict[_Sentence, float]) -> list[_Sentence]:
 
 def _overlap(one: _Sentence, other: _Sentence) -> float:
     """Return the share of common words among all words of two sentences; 0 to 1."""
-    return len(one.words & other.words) / (len(one.words | other.words) or 1)
+    common = len(frozenset(one.words).intersection(other.words))
+    return common / (len(one.words) + len(other.words) - common or 1)
 
 
 def _cut(text: str) -> str:

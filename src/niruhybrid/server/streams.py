@@ -54,17 +54,14 @@ class Stream:
         copier: told when there is something new, for readers elsewhere; None without such.
     """
 
-    def __init__(
-        self, stream_id: str, owner: str, window: Window, events: AsyncGenerator[StreamEvent, None], after: int = 0
-    ) -> None:
+    def __init__(self, stream_id: str, owner: str, window: Window, after: int = 0) -> None:
         self.id = stream_id
         self.owner = owner
         self.log = EventLog(window, after)
         self.copier: Callable[[Stream], None] | None = None
         self.refusal: BaseException | None = None
-        self._events = events
         self._readers: set[Callable[[], None]] = set()
-        self._read = asyncio.Event()  # something was read, or the stream stopped
+        self._room: asyncio.Event | None = None  # while the answer waits: something was read, or the stream stopped
         self._query_id: object = None  # as the first event has it
         self._partial = False  # part of the answer was given
         self.given_up = False
@@ -92,14 +89,14 @@ class Stream:
     def read(self, after: int, most: int) -> list[bytes] | None:
         """Return events that follow number `after`, or None if it can't be gone on from there; see `EventLog.read`."""
         frames = self.log.read(after, most)
-        self._read.set()
+        self._wake()
         return frames
 
     def end(self, error: BaseException) -> None:
         """End it with `error` as its last event, or as its refusal if there has been none; once."""
         if self.ended:
             return
-        self._read.set()
+        self._wake()
         if self.log.last == 0:
             self.refusal = error
             self._tell()
@@ -116,15 +113,15 @@ class Stream:
         if self.task is not None:
             self.task.cancel()
 
-    async def produce(self) -> None:
+    async def produce(self, events: AsyncGenerator[StreamEvent, None]) -> None:
         """Take the answer's events into the log until its end; the answer is closed in every case."""
         try:
-            async for event in self._events:
+            async for event in events:
                 if not self.ended:  # else it was ended from outside
                     self._add(event)
                 while not (self.ended or self.log.has_room()):
-                    self._read.clear()
-                    await self._read.wait()
+                    self._room = asyncio.Event()
+                    await self._room.wait()
                 if self.ended:
                     return
         except Exception as err:  # noqa: BLE001  # whatever it is, the readers are told the truth
@@ -132,7 +129,7 @@ class Stream:
         finally:
             if not self.given_up:
                 self.end(RuntimeError("the answer ended without `done` or `error`"))
-            await self._events.aclose()
+            await events.aclose()
 
     def _add(self, event: StreamEvent) -> None:
         data = problems.wire_error(event.data) if event.event == "error" else event.data
@@ -141,6 +138,10 @@ class Stream:
         self._query_id = self._query_id or data.get("query_id")
         self._partial = self._partial or event.event == "token"
         self._tell()
+
+    def _wake(self) -> None:
+        if self._room is not None:
+            self._room.set()
 
     def _tell(self) -> None:
         for news in self._readers:
@@ -167,7 +168,7 @@ class Mirror(Stream):
         """Give up to know its end: whatever happened here, the answer itself may go on."""
         if not self.ended:
             self._cut = True
-            self._read.set()
+            self._wake()
             self._tell()
 
 
@@ -213,11 +214,11 @@ class Streams:
             OverloadedError: too many streams are open; `events` was not begun.
         """
         self.refuse_when_full()
-        stream = Stream(stream_id or new_stream_id(), owner, self._window, events)
+        stream = Stream(stream_id or new_stream_id(), owner, self._window)
         self._streams[stream.id] = stream
         if self.sharing is not None:
             self.sharing.share(stream)
-        return self._begin(stream)
+        return self._begin(stream, events)
 
     def mirror(self, stream_id: str, owner: str, events: AsyncGenerator[StreamEvent, None], after: int) -> Stream:
         """Begin to take the events after number `after` of an answer that is made elsewhere, and return the stream.
@@ -226,12 +227,12 @@ class Streams:
             OverloadedError: too many streams are open; `events` was not begun.
         """
         self.refuse_when_full()
-        return self._begin(Mirror(stream_id, owner, self._window, events, after))
+        return self._begin(Mirror(stream_id, owner, self._window, after), events)
 
-    def _begin(self, stream: Stream) -> Stream:
+    def _begin(self, stream: Stream, events: AsyncGenerator[StreamEvent, None]) -> Stream:
         self._making.add(stream)
         self._unread.add(stream)
-        stream.task = asyncio.ensure_future(stream.produce())
+        stream.task = asyncio.ensure_future(stream.produce(events))
         stream.task.add_done_callback(lambda _: self._made(stream))
         return stream
 
