@@ -6,6 +6,7 @@ import gzip
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -32,10 +33,15 @@ def passages() -> list[dict[str, str]]:
 
 
 def more_passages(count: int) -> list[dict[str, str]]:
-    """Return passages that are in no store yet, for an ingest: the rest of the collections, then meetings in pieces."""
+    """Return passages that are in no store yet, for an ingest: the rest of the collections, and meetings in pieces.
+
+    They are shuffled, always the same way, so that those of any few seconds are about as long as those of any others.
+    """
     rest = islice(_different(_read(COLLECTIONS)), STORED, None)
     found = [*islice(rest, count)]
-    return [*found, *islice(_different(_meetings()), count - len(found))]
+    found += islice(_different(_meetings()), count - len(found))
+    random.Random(0).shuffle(found)
+    return found
 
 
 def questions() -> list[str]:
