@@ -14,7 +14,8 @@ from niruhybrid.client import events
 from niruhybrid.config import RetryPolicy
 from niruhybrid.errors import InvalidInputError, InvalidSettingError, UnreachableError
 from niruhybrid.filters import Filter
-from niruhybrid.types import Metadata, QueryResult, SearchMode, Vector, checked_timeout
+from niruhybrid.types import Metadata, QueryResult, SearchMode, Vector
+from niruhybrid.types.checks import checked_timeout
 
 __all__ = (
     "Asked",

@@ -8,7 +8,8 @@ import orjson
 from niruhybrid.cluster.broker import Message
 from niruhybrid.errors import EncoderFailedError, EncoderOutputError, InvalidInputError, NiruError
 from niruhybrid.streaming.inputs import as_document
-from niruhybrid.types import Document, checked_id
+from niruhybrid.types import Document
+from niruhybrid.types.checks import checked_id
 
 __all__ = ("Delete", "Operation", "backoff", "concerns", "is_lasting", "letter", "read")
 

@@ -7,7 +7,8 @@ from typing import Any, BinaryIO
 import orjson
 
 from niruhybrid.errors import InvalidInputError, SourceError
-from niruhybrid.types import Document, checked_metadata
+from niruhybrid.types import Document
+from niruhybrid.types.checks import checked_metadata
 
 __all__ = ("RECORD_FORMATS", "BadLine", "csv_documents", "jsonl_documents")
 

@@ -14,7 +14,8 @@ from niruhybrid.encoding.packing import Row, lay_out, plan
 from niruhybrid.encoding.weights import locate
 from niruhybrid.encoding.windows import EncodedText, EncodingStream, encoded, stream_of
 from niruhybrid.errors import InvalidTextError, ModelCorruptError
-from niruhybrid.types import Vector, checked_text
+from niruhybrid.types import Vector
+from niruhybrid.types.checks import checked_text
 from niruhybrid.windows import Tokens, Window
 
 __all__ = ("HybridEncoder",)

@@ -13,7 +13,8 @@ import numpy as np
 from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import ClosedError, InvalidSettingError, InvalidTextError
 from niruhybrid.ports import WindowEncoder
-from niruhybrid.types import Vector, checked_id, checked_text
+from niruhybrid.types import Vector
+from niruhybrid.types.checks import checked_id, checked_text
 from niruhybrid.windows import Window, WindowCutter, cutter_for, unit_mean
 
 __all__ = ("EncodedText", "EncodedWindow", "EncodingStream", "encoded", "stream_of")

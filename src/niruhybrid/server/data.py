@@ -14,7 +14,8 @@ from niruhybrid.server.gate import Gate, require_write
 from niruhybrid.server.ndjson import LineRequest, numbered, rendered
 from niruhybrid.server.problems import RequestError
 from niruhybrid.server.routing import LeanRoute, answered, described
-from niruhybrid.types import DataResult, Document, checked_id
+from niruhybrid.types import DataResult, Document
+from niruhybrid.types.checks import checked_id
 
 __all__ = ("reading", "router")
 

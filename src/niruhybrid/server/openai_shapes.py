@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from niruhybrid.server import problems
 from niruhybrid.server.problems import RequestError
-from niruhybrid.types import MAX_TOP_K, Query, Vector, checked_text
+from niruhybrid.types import Query, Vector
+from niruhybrid.types.checks import MAX_TOP_K, checked_text
 
 __all__ = (
     "Chat",

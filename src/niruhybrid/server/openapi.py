@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from niruhybrid.server import problems
 from niruhybrid.server.openapi_components import COMPONENTS, FILTER_REF
 from niruhybrid.server.schemas import FILTER_HERE, NOT_BLANK, PRINTABLE
-from niruhybrid.types import MAX_ID_CHARS
+from niruhybrid.types.checks import MAX_ID_CHARS
 
 __all__ = (
     "ACKNOWLEDGEMENTS",

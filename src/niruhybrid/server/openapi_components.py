@@ -3,7 +3,7 @@
 from typing import Any
 
 from niruhybrid.server import problems
-from niruhybrid.types import MAX_ID_CHARS
+from niruhybrid.types.checks import MAX_ID_CHARS
 
 __all__ = ("COMPONENTS", "FILTER_REF")
 

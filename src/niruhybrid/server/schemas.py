@@ -9,7 +9,8 @@ import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from niruhybrid.server import problems
-from niruhybrid.types import MAX_ID_CHARS, MAX_TOP_K, Query, SearchMode, checked_text
+from niruhybrid.types import Query, SearchMode
+from niruhybrid.types.checks import MAX_ID_CHARS, MAX_TOP_K, checked_text
 
 __all__ = (
     "FILTER_HERE",

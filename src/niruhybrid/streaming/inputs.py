@@ -7,7 +7,8 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from niruhybrid.errors import InvalidInputError, InvalidTextError
-from niruhybrid.types import Document, Query, checked_text
+from niruhybrid.types import Document, Query
+from niruhybrid.types.checks import checked_text
 
 __all__ = ("TextDecoder", "as_document", "as_query", "id_of", "text_of")
 

@@ -11,15 +11,8 @@ from niruhybrid.streaming.kinds import AnyDone, AnyJob, Kind
 from niruhybrid.streaming.lanes import Job
 from niruhybrid.streaming.long_texts import LongJob
 from niruhybrid.streaming.reading import Reader
-from niruhybrid.types import (
-    Query,
-    QueryResult,
-    SearchRequest,
-    SearchResponse,
-    Vector,
-    checked_text,
-    checked_timeout,
-)
+from niruhybrid.types import Query, QueryResult, SearchRequest, SearchResponse, Vector
+from niruhybrid.types.checks import checked_text, checked_timeout
 from niruhybrid.windows import Window
 
 __all__ = ("Queries",)

@@ -12,7 +12,8 @@ from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import EncoderFailedError, NiruError
 from niruhybrid.ports import Encoder, TermEncoder, TokenCounter, WindowEncoder
 from niruhybrid.streaming.lanes import Job, LaneName
-from niruhybrid.types import Document, IndexEntry, Vector, checked_text
+from niruhybrid.types import Document, IndexEntry, Vector
+from niruhybrid.types.checks import checked_text
 from niruhybrid.windows import MARKS, Window, WindowCutter, cutter_for, estimated_tokens, unit_mean
 
 __all__ = ("Gathering", "Growing", "Part", "Reader", "entry_of", "truncated")
