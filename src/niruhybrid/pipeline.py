@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +15,7 @@ from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import ClosedError
 from niruhybrid.observe.tracing import Tracing, open_tracing, query_trace
 from niruhybrid.parts import Parts, open_parts
+from niruhybrid.pipeline_state import PipelineStats, Readiness
 from niruhybrid.ports import Encoder, Generator, Store, TermEncoder, TokenCounter
 from niruhybrid.settings import Settings
 from niruhybrid.streaming.stream_processor import AsyncStreamProcessor
@@ -33,48 +34,7 @@ from niruhybrid.types import (
     Vector,
 )
 
-__all__ = ("Pipeline", "PipelineStats", "Readiness")
-
-
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """Whether queries are taken.
-
-    Attributes:
-        ready: yes or no.
-        degraded: whether they are taken, but something is wrong.
-        reasons: what is missing or wrong; empty when all is well.
-    """
-
-    ready: bool
-    degraded: bool = False
-    reasons: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineStats:
-    """A pipeline's counters at one instant.
-
-    Attributes:
-        documents: documents in the store.
-        answers: answers since the start, by how they ended: `done`, `error`, or `cancelled` by who asked.
-        open_answers: answers under way.
-        processor: the stream processor's own counters.
-    """
-
-    documents: int
-    answers: Mapping[str, int]
-    open_answers: int
-    processor: Mapping[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON-ready values."""
-        return {
-            "documents": self.documents,
-            "answers": dict(self.answers),
-            "open_answers": self.open_answers,
-            "processor": dict(self.processor),
-        }
+__all__ = ("Pipeline",)
 
 
 class Pipeline:

@@ -15,7 +15,8 @@ from niruhybrid.cluster.ray.counters import together
 from niruhybrid.cluster.ray.scaling import Meter, policy, wanted
 from niruhybrid.cluster_config import RayConfig
 from niruhybrid.errors import InvalidSettingError, NiruError, OverloadedError, StreamLostError
-from niruhybrid.pipeline import Pipeline, PipelineStats
+from niruhybrid.pipeline import Pipeline
+from niruhybrid.pipeline_state import PipelineStats
 from niruhybrid.retrieval.store import EmbeddedStore
 from niruhybrid.settings import Settings, load_settings
 from niruhybrid.testing import HashEncoder

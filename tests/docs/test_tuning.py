@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 from niruhybrid import AsyncStreamProcessor, BufferStats, StreamBuffer, Timings
 from niruhybrid.config import RetryPolicy
 from niruhybrid.errors import NiruError
-from niruhybrid.pipeline import PipelineStats
+from niruhybrid.pipeline_state import PipelineStats
 from niruhybrid.streaming.cache import CacheStats
 from niruhybrid.streaming.engine import StreamStats
 from niruhybrid.streaming.ledger import BatchStats, LaneStats, SchedulerStats

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from typing import Any, Protocol, Self
 
 from niruhybrid.observe.tracing import Tracing
-from niruhybrid.pipeline import PipelineStats, Readiness
+from niruhybrid.pipeline_state import PipelineStats, Readiness
 from niruhybrid.types import DataResult, Document, Match, Query, QueryResult, StreamEvent, Vector
 
 __all__ = ("Backend", "Matches")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from niruhybrid.pipeline import PipelineStats
+from niruhybrid.pipeline_state import PipelineStats
 
 __all__ = ("together",)
 

@@ -12,7 +12,7 @@ from niruhybrid.cluster.ray.counters import together
 from niruhybrid.cluster.ray.failures import ours
 from niruhybrid.cluster.ray.matches import RemoteMatches
 from niruhybrid.errors import DeadlineExceededError, ReplicaLostError
-from niruhybrid.pipeline import PipelineStats, Readiness
+from niruhybrid.pipeline_state import PipelineStats, Readiness
 from niruhybrid.types import DataResult, Document, Query, QueryResult, StreamEvent, Vector
 
 __all__ = ("RemotePipeline",)

@@ -10,7 +10,8 @@ from typing import Any
 from niruhybrid.cluster.ray.bursts import in_bursts
 from niruhybrid.cluster.ray.scaling import Meter
 from niruhybrid.errors import ClosedError
-from niruhybrid.pipeline import Pipeline, PipelineStats
+from niruhybrid.pipeline import Pipeline
+from niruhybrid.pipeline_state import PipelineStats
 from niruhybrid.types import DataResult, Document, Match, Query, QueryResult, StreamEvent, Vector
 
 __all__ = ("Replica",)
