@@ -29,8 +29,8 @@ lint: setup ## the part of check that runs nothing
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fast: setup ## run the fast tests
-	$(BIN)/python -m pytest -q -m "not slow and not integration" $(ARGS)
+fast: setup ## run the fast tests, on all cores
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not integration" $(ARGS)
 
 format: setup ## rewrite the code in the project's format
 	$(BIN)/ruff format .

@@ -52,6 +52,7 @@ def test_threads_do_not_share_a_stemmer() -> None:
         assert all(found == expected for found in pool.map(terms, [" ".join(words)] * 8))
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(st.characters(categories=["L", "M", "N", "P", "S"]), min_size=1, max_size=12), min_size=1))
 def test_a_long_text_has_the_terms_of_its_words(words: list[str]) -> None:
     many = words * (40_000 // sum(len(word) + 1 for word in words) + 1)

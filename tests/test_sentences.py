@@ -55,6 +55,7 @@ def test_what_is_no_end(text: str) -> None:
     assert stripped(text) == [text]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit", ["a", ".", "。", " ", "\n", ". ", "\n ", '"', ".)", "J. ", "- ", "\n-", "Aa. ", "\t\n"]
 )

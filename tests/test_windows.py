@@ -59,6 +59,7 @@ def windows(text: str, cut: Cut, cuts: list[int] | None = None, title: tuple[int
     return found + cutter.close()
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # a busy machine
 @given(TEXTS, CUTS, st.lists(st.integers(0, 10_000), max_size=30))
 @example("one. Two! " * 30, Cut(8, 2), list(range(300)))
@@ -68,6 +69,7 @@ def test_however_a_text_is_fed_its_windows_are_the_same(text: str, cut: Cut, cut
     assert windows(text, cut, cuts) == windows(text, cut)
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # a busy machine
 @given(TEXTS, CUTS)
 def test_passages_are_the_text_and_tokens_are_read_once_but_for_the_overlap(text: str, cut: Cut) -> None:
@@ -80,6 +82,7 @@ def test_passages_are_the_text_and_tokens_are_read_once_but_for_the_overlap(text
     assert [window.whole for window in found] == [len(found) == 1] * len(found)
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # a busy machine
 @given(TEXTS, CUTS)
 @example(" " * 3000 + "x", Cut(4, 0))
@@ -165,6 +168,7 @@ def test_a_text_that_the_model_can_read_whole_stays_whole() -> None:
     assert len(windows("a " * 10, Cut(4, 1, whole=9))) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("letter", "feeds"), [("x", 100), (" ", 100), ("漢", 10), ("\u0301", 10), (".", 10)])
 def test_a_million_characters_of_one_kind_take_little_memory(letter: str, feeds: int) -> None:
     cutter = WindowCutter(estimated_tokens, Cut(128, 32))

@@ -92,6 +92,7 @@ def test_what_is_not_allowed_is_not_found(share: float) -> None:
     assert [sorted(one) for one in answers] == [np.flatnonzero(may).tolist() for may in (some, others, some)]
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 40), max_size=12), st.integers(0, 3))
 @settings(deadline=None)
 def test_any_history_of_changes_ranks_as_brute_force(steps: list[int], seed: int) -> None:
@@ -209,6 +210,7 @@ def test_work_that_is_stopped_leaves_the_index_as_it_was() -> None:
     assert sieved.sieved(all_of(sieved), lambda: True) is sieved
 
 
+@pytest.mark.slow
 def test_growing_for_ever_by_one_is_linear_in_memory() -> None:
     index = index_of(100)
     tracemalloc.start()

@@ -149,6 +149,7 @@ LexicalMachine.TestCase.settings = settings(max_examples=40, stateful_step_count
 TestLexicalModel = LexicalMachine.TestCase
 
 
+@pytest.mark.slow
 @given(st.integers(0, 1000))
 @settings(max_examples=20, deadline=None)
 def test_the_best_of_many_are_those_of_the_formula(seed: int) -> None:
@@ -182,6 +183,7 @@ def large() -> tuple[LexicalIndex, dict[int, list[str]]]:
     return index, dict(enumerate(written))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("common", "middling", "rare"), [(2, 2, 3), (5, 1, 2), (4, 0, 0), (6, 3, 0), (1, 0, 6)])
 def test_what_is_left_out_would_not_have_been_among_the_best(
     large: tuple[LexicalIndex, dict[int, list[str]]], common: int, middling: int, rare: int

@@ -48,6 +48,7 @@ def searched(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_small")
 @settings(max_examples=60, deadline=None)
 @given(

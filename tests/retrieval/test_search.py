@@ -132,6 +132,7 @@ def written(passages: Sequence[Passage], merged: int) -> Snapshot:
     return snapshot
 
 
+@pytest.mark.slow
 @given(st.integers(0, 999), st.integers(1, 60), st.sampled_from([1, 5, 1000]), st.sampled_from([0.0, 0.6]))
 @settings(deadline=None)
 def test_a_score_is_that_of_the_formula_for_a_passage_with_its_document(
@@ -154,6 +155,7 @@ def test_a_score_is_that_of_the_formula_for_a_passage_with_its_document(
     assert all(score == pytest.approx(scores[slot + 1], abs=1e-5) for slot, score in answer)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 999), st.sampled_from([0.3, 0.74, 1.0]), st.integers(1, 20))
 @settings(deadline=None, max_examples=40)
 def test_of_many_documents_of_one_passage_none_is_missed(seed: int, weight: float, top_k: int) -> None:

@@ -90,6 +90,7 @@ def damaged(path: Path) -> Iterator[tuple[str, bytes]]:
         yield f"a byte at {share}", content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_never_used_and_told(path: Path, tmp_path: Path) -> None:
     expected = rebuilt(path, tmp_path)
     [file] = files(path)
@@ -111,6 +112,7 @@ def test_a_missing_checkpoint_is_told_and_written_again(path: Path) -> None:
         assert store.recovery == Recovery(2, 0, 0, "")
 
 
+@pytest.mark.slow
 def test_a_log_put_back_does_not_meet_a_checkpoint_of_another_history(path: Path, tmp_path: Path) -> None:
     shutil.copy(path, tmp_path / "backup")
     with EmbeddedStore(path) as store:
@@ -123,6 +125,7 @@ def test_a_log_put_back_does_not_meet_a_checkpoint_of_another_history(path: Path
         assert store.count() == COUNT - 2 + 2000
 
 
+@pytest.mark.slow
 def test_only_the_newest_checkpoint_is_kept(path: Path) -> None:
     path.with_name(f"{path.name}.index-000000000001-aaaaaaaa.draft").write_bytes(b"left by a killed process")
     with EmbeddedStore(path) as store:
