@@ -23,7 +23,7 @@ LEVELS = ("debug", "info", "warning", "error")
 """Of logs, the lowest first."""
 
 _REPORT_EVERY = 2.0
-_COLLECTED_AFTER = 5_000, 20, 50  # objects that came and stayed; then, each time, so often the step before
+_COLLECTED_AFTER = 5_000, 500, 4  # objects that came and stayed; then, each time, so often the step before
 
 
 @click.command(
