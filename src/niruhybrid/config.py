@@ -103,7 +103,7 @@ class StreamingConfig:
     queue_size: int = 10_000
     queue_tokens: int = 4_000_000
     bulk_share: float = 0.1
-    bulk_batch_time: float = 0.025
+    bulk_batch_time: float = 0.02
     hang_timeout: float = 30.0
     cache_bytes: int = 16_777_216
     max_text_chars: int = 1_000_000
