@@ -7,6 +7,8 @@ import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from email.utils import parsedate_to_datetime
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -17,6 +19,7 @@ import requests
 from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import EncoderFailedError, StoreError
 from niruhybrid.pipeline import Pipeline
+from niruhybrid.server import run
 from niruhybrid.testing import HashEncoder
 from niruhybrid.types import Hit, Query, Token, Vector
 
@@ -376,6 +379,18 @@ def test_it_listens_while_the_model_loads_and_says_that_it_is_not_ready(
     opening.go.set()
     assert server.opened.wait(10)
     assert requests.get(f"{server.url}/readyz", timeout=10).json() == {"status": "ready"}
+
+
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+def test_responses_say_when_they_were_made(
+    serving: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, connection: str
+) -> None:
+    with requests.Session() as client:
+        url = f"{serving().url}/healthz"
+        for second in (1_800_000_000, 1_800_000_007):
+            monkeypatch.setattr(run, "time", SimpleNamespace(time=lambda second=second: second + 0.9))
+            answer = client.get(url, headers={"Connection": connection}, timeout=10)
+            assert parsedate_to_datetime(answer.headers["date"]).timestamp() == second
 
 
 def test_prometheus_reads_what_stats_shows(serving: Callable[..., Any]) -> None:

@@ -5,11 +5,14 @@ import contextlib
 import errno
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import cast
+from email.utils import formatdate
+from typing import TypeAlias, cast
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.server import ServerState
 
 from niruhybrid.config import ServerConfig
 from niruhybrid.errors import InvalidSettingError
@@ -19,6 +22,8 @@ from niruhybrid.server.front import configured_keys
 from niruhybrid.server.gate import Gate
 
 __all__ = ("listen", "serve", "set_on_signal")
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 _BACKLOG = 2048
 _DRAIN_SECONDS = 5
@@ -110,11 +115,36 @@ async def _beside(gate: Gate, when_ready: Callable[[Pipeline], Awaitable[None]] 
         await when_ready(cast("Pipeline", pipeline))  # `open_pipeline` made it
 
 
+class _Shared(ServerState):
+    """What uvicorn's connections share, the date of their responses included (RFC 9110, section 6.6.1).
+
+    uvicorn has the date ready by waking an idle server each second; here the first response of each makes it.
+    """
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._headers: Headers = []
+        super().__init__()
+
+    @property
+    def default_headers(self) -> Headers:
+        """What each response begins with."""
+        second = int(time.time())
+        if second != self._second:
+            self._second, self._headers = second, [(b"date", formatdate(second, usegmt=True).encode())]
+        return self._headers
+
+    @default_headers.setter
+    def default_headers(self, _: Headers) -> None:
+        """Leave them as they are."""
+
+
 class _Server(uvicorn.Server):
-    """uvicorn, with the signals left to whoever runs it, and idle while nobody asks."""
+    """uvicorn, with the signals left to whoever runs it, and asleep while nobody asks."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
+        self.server_state = _Shared()
         self._ends = asyncio.Event()
 
     def end(self) -> None:
@@ -123,10 +153,9 @@ class _Server(uvicorn.Server):
         self._ends.set()
 
     async def main_loop(self) -> None:
-        """Bring the date that responses carry up to date once a second, instead of looking ten times for an end."""
-        while not await self.on_tick(0):
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ends.wait(), 1.0)
+        """Wait for the end, instead of looking for it ten times a second."""
+        await self.on_tick(0)
+        await self._ends.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
