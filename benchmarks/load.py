@@ -8,6 +8,7 @@ that misses what is wanted fails the run.
     NIRU_EVAL_DATA=folder python benchmarks/run.py load       # about 6 minutes; once 2 more, to encode the passages
     python benchmarks/load.py --only own,serving              # some parts; nothing is written
     python benchmarks/load.py --quick --who niruhybrid        # a look; nothing is written
+    python benchmarks/load.py --keep-as load_amx              # the whole, of a processor with AMX
 """
 
 import argparse
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("--only", help=f"parts, separated by commas: {', '.join(PARTS)}; nothing is written")
     parser.add_argument("--who", help="contenders, separated by semicolons; nothing is written")
     parser.add_argument("--quick", action="store_true", help="shorter; nothing is written")
+    parser.add_argument("--keep-as", default="load", help="name of the result, for a machine of another kind")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers are to end with it
     cores = sorted(os.sched_getaffinity(0))
@@ -69,8 +71,8 @@ def main() -> int:
     if given.quick or given.only or given.who:
         print("nothing written: this was not the whole run")
     else:
-        write("load", found)
-        report.draw(results, RESULTS / "load.svg")
+        write(given.keep_as, found)
+        report.draw(results, RESULTS / f"{given.keep_as}.svg")
     return len(missed)
 
 

@@ -143,11 +143,13 @@ def _load() -> Iterator[str]:
     sys.path.insert(0, str(ROOT / "benchmarks"))
     report = import_module("loading.report")  # the benchmark's own table
 
-    result = _result("load")
-    title = (
-        f"The server under load, {result['documents']:,} documents, one core, beside the same endpoint made otherwise"
-    )
-    yield from _section(title, "load", result)
+    yield from _loaded(report, "load", "beside the same endpoint made otherwise")
+    yield from _loaded(report, "load_amx", "on a processor with AMX")
+
+
+def _loaded(report: Any, name: str, how: str) -> Iterator[str]:
+    result = _result(name)
+    yield from _section(f"The server under load, {result['documents']:,} documents, one core, {how}", name, result)
     names = list(result["settings"])
     too_slow = {
         name
