@@ -17,6 +17,7 @@ from niruhybrid.retrieval.fusion import summed
 from niruhybrid.retrieval.lexical import LexicalIndex, LexicalQuery, query_weights
 from niruhybrid.retrieval.matching import roughly_highest
 from niruhybrid.retrieval.postings import average_length, saturation, spread
+from niruhybrid.retrieval.siblings import Siblings
 from niruhybrid.retrieval.snapshot import Snapshot
 
 __all__ = ("Exhaustive",)
@@ -132,31 +133,37 @@ class _Together:
 
     Attributes:
         table: the same of passages.
-        grouped: the passages of documents that have several.
+        slots: `(n,)`, the passages of documents that have several.
+        places: `(n,)`, the slot of the first passage of each one's document.
         shares: `(t, slots)`, BM25 of a term of weight 1: of a document, at the slot of its first passage.
         spread: `(t,)`, documents that have a term over passages that have it.
         documents: how many there are.
     """
 
     table: _Table
-    grouped: "_Grouped"
+    slots: Ints
+    places: Ints
     shares: Floats
     spread: NDArray[np.float64]
     documents: int
 
     @classmethod
     def of(cls, snapshot: Snapshot, table: _Table) -> Self:
-        grouped, count = _Grouped.of(snapshot), snapshot.documents
-        some = table.counts[:, grouped.slots]
-        sums = grouped.sums(some)
+        owners, count = snapshot.owners.items, snapshot.documents
+        several = np.unique(owners[snapshot.rows.items != owners])
+        together = Siblings.of(several, owners, np.ones(len(owners), np.bool_))  # those that are gone, too
+        slots, firsts = together.slots, together.slots[together.starts[:-1]]
+        some = table.counts[:, slots]
+        sums = together.sums(some)
         passages = np.count_nonzero(table.counts, axis=1)
         have = passages - np.count_nonzero(some, axis=1) + np.count_nonzero(sums, axis=1)
-        live = snapshot.live.items[grouped.slots]
+        live = snapshot.live.items[slots]
         counts, lengths = table.counts.copy(), snapshot.lexical.lengths.items.copy()
-        counts[:, grouped.firsts] = sums if live.all() else grouped.sums(some * live)
-        lengths[grouped.firsts] = grouped.sums(lengths[grouped.slots] * live)
+        counts[:, firsts] = sums if live.all() else together.sums(some * live)
+        lengths[firsts] = together.sums(lengths[slots] * live)
         shares = saturation(counts, spread(lengths, average_length(snapshot.lexical.total, count)))
-        return cls(table, grouped, shares, have / np.maximum(passages, 1), count)
+        places = np.repeat(firsts, np.diff(together.starts))
+        return cls(table, slots, places, shares, have / np.maximum(passages, 1), count)
 
     def mean(self, own: Floats, query: LexicalQuery) -> Floats:
         """Return the means of what passages score and of what their documents do, each as a share of its norm."""
@@ -164,51 +171,10 @@ class _Together:
         have = np.clip(query.have * self.spread[rows], np.minimum(query.have, 1), self.documents)
         weights, norm = query_weights(query.times, have, query.strange, self.documents)
         theirs = _weighed(weights, self.shares, rows)
-        theirs[self.grouped.slots] = theirs[self.grouped.places]
+        theirs[self.slots] = theirs[self.places]
         theirs *= np.float32(query.norm / norm)
         means: Floats = (own + theirs) / np.float32(2.0)
         return means
-
-
-@dataclass(frozen=True, slots=True)
-class _Grouped:
-    """The passages of those documents that have several, those of one behind those of another.
-
-    Attributes:
-        slots: `(n,)`.
-        places: `(n,)`, the slot of the first passage of each one's document, ascending.
-        starts: `(d,)`, where each document's begin.
-    """
-
-    slots: Ints
-    places: Ints
-    starts: Ints
-
-    @classmethod
-    def of(cls, snapshot: Snapshot) -> Self:
-        rows, owners = snapshot.rows.items, snapshot.owners.items
-        later = np.flatnonzero(rows != owners)
-        firsts = np.minimum(rows.searchsorted(owners[later]), len(rows) - 1)
-        places = np.arange(len(rows))
-        places[later] = firsts
-        some = np.zeros(len(rows), np.bool_)
-        some[later] = some[firsts] = True
-        slots = np.flatnonzero(some)
-        slots = slots[np.argsort(places[slots], kind="stable")]
-        places = places[slots]
-        return cls(slots, places, np.flatnonzero(np.diff(places, prepend=-1)))
-
-    @property
-    def firsts(self) -> Ints:
-        """The slot of each document's first passage, `(d,)` ascending."""
-        return self.places[self.starts]
-
-    def sums(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return the sum over each document's passages, `(…, d)`, of values `(…, n)`."""
-        if not len(self.starts):
-            return values
-        sums: NDArray[Any] = np.add.reduceat(values, self.starts, axis=-1)
-        return sums
 
 
 def _weighed(weights: Floats, shares: Floats, rows: Ints) -> Floats:

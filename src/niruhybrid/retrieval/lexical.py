@@ -236,8 +236,8 @@ class LexicalIndex:
         share = found.documents / np.maximum(found.passages, 1)
         have = np.clip(query.have * share, np.minimum(query.have, 1), documents)
         weights, norm = query_weights(query.times, have, query.strange, documents)
-        counts = np.add.reduceat(found.counts, some.starts[:-1], axis=1)
-        lengths = np.add.reduceat(self.lengths.items[some.slots], some.starts[:-1])
+        counts = some.sums(found.counts)
+        lengths = some.sums(self.lengths.items[some.slots])
         shares = saturation(counts, spread(lengths, average_length(self.total, documents)))
         shares *= weights[:, None]
         scores: Floats = shares.sum(axis=0)

@@ -38,6 +38,11 @@ class Siblings:
         slots = slots[np.argsort(owners[slots], kind="stable")]
         return cls(wanted, slots, np.append(owners[slots].searchsorted(wanted), len(slots)))
 
+    def sums(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the sum over each document's passages, `(…, d)`, of values of all passages, `(…, n)`."""
+        sums: NDArray[Any] = np.add.reduceat(values, self.starts[:-1], axis=-1)
+        return sums
+
     def some(self, wanted: Ints) -> Self:
         """Return those of some documents, ascending, of which each is here."""
         at = self.owners.searchsorted(wanted)

@@ -154,7 +154,6 @@ class _Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Wait for the end, instead of looking for it ten times a second."""
-        await self.on_tick(0)
         await self._ends.wait()
 
     @contextlib.contextmanager

@@ -142,6 +142,7 @@ class Stream:
     def _wake(self) -> None:
         if self._room is not None:
             self._room.set()
+            self._room = None
 
     def _tell(self) -> None:
         for news in self._readers:

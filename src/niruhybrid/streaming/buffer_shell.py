@@ -6,21 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf
 from time import monotonic
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from niruhybrid.config import Overflow, StreamingConfig
 from niruhybrid.errors import ClosedError, InvalidSettingError, QueueFullError
 from niruhybrid.streaming.core import Adder, BufferCore, Entry, size_of
 from niruhybrid.streaming.waiting import LoopWaiter, ThreadWaiter, checked_wait
-from niruhybrid.types import BufferStats, Metadata, StreamItem
+from niruhybrid.types import BufferStats, StreamItem
+from niruhybrid.types.checks import NO_METADATA
 
-__all__ = ("NO_METADATA", "Buffer", "OnDrop")
+__all__ = ("Buffer", "OnDrop")
 
 OnDrop = Callable[[StreamItem, str], None]
 """Called with each dropped item and the reason."""
 
-NO_METADATA: Metadata = MappingProxyType({})
 _W = TypeVar("_W", ThreadWaiter, LoopWaiter)
 _log = logging.getLogger(__name__)
 

@@ -65,7 +65,8 @@ class CostModel:
 
     def observe(self, tokens: int, seconds: float) -> None:
         """Learn that a batch of `tokens` padded tokens took `seconds`."""
-        key = max(1, tokens).bit_length()
+        tokens = max(1, tokens)
+        key = tokens.bit_length()
         known = self._classes.get(key)
         if known is None:
             self._classes[key] = _SizeClass(float(tokens), seconds, seconds / 2)
@@ -73,8 +74,8 @@ class CostModel:
         else:
             known.learn(tokens, seconds)
         self._sizes = [each.tokens for each in self._known]
-        rates = accumulate((each.seconds / max(1.0, each.tokens) for each in self._known), min)
-        self._costs = [max(1.0, size) * rate for size, rate in zip(self._sizes, rates, strict=True)]
+        rates = accumulate((each.seconds / each.tokens for each in self._known), min)
+        self._costs = [size * rate for size, rate in zip(self._sizes, rates, strict=True)]
 
     def seconds(self, tokens: float) -> float:
         """Return what a batch of `tokens` padded tokens should take; 0 before the first observation."""

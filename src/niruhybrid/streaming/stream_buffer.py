@@ -18,11 +18,11 @@ from math import inf
 from time import monotonic
 from typing import Any, Self
 
-from niruhybrid.streaming.buffer_shell import NO_METADATA, Buffer
+from niruhybrid.streaming.buffer_shell import Buffer
 from niruhybrid.streaming.core import Entry
 from niruhybrid.streaming.waiting import LoopWaiter, ThreadWaiter, checked_wait, in_event_loop
 from niruhybrid.types import Metadata, StreamItem
-from niruhybrid.types.checks import checked_id
+from niruhybrid.types.checks import NO_METADATA, checked_id
 
 __all__ = ("AsyncStreamBuffer", "StreamBuffer")
 
