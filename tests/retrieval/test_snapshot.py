@@ -67,6 +67,13 @@ class SnapshotMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.begun is not None)
     @rule()
+    def catch_up(self) -> None:
+        assert self.begun is not None
+        before, made = self.begun
+        self.begun = (before.grown_to(self.snapshot), made.followed_by(before, self.snapshot))
+
+    @precondition(lambda self: self.begun is not None)
+    @rule()
     def end(self) -> None:
         assert self.begun is not None
         before, made = self.begun

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from niruhybrid.errors import ClosedError, StoreError
 from niruhybrid.retrieval.recovery import Checkpoints
 from niruhybrid.retrieval.snapshot import Snapshot
 
@@ -14,6 +15,8 @@ __all__ = ("Keeper",)
 _log = logging.getLogger(__name__)
 
 _NICENESS = 10  # of the thread: queries go first
+_ROUNDS = 8  # of catching up beside writers, before the rest is done while they wait
+_FEW = 4096  # entries of the journal that are caught up with while writers wait
 
 
 class Keeper:
@@ -40,8 +43,21 @@ class Keeper:
         self._stopped = threading.Event()
 
     def at(self, watermark: int) -> Snapshot | None:
-        """Return the state of a watermark, or None if it is neither of the newest two."""
-        return next((state for state in self._states if state.watermark == watermark), None)
+        """Return the state of a watermark that the log has shown, or None if later ones have taken its place.
+
+        Raises:
+            StoreError: the log is ahead of every state, so something else has written to it.
+            ClosedError: the store has been closed, and the states are gone.
+        """
+        states = self._states  # read after the log, and offered before it was written
+        if not states:
+            raise ClosedError("the store has been closed: open it again")
+        if watermark > states[-1].watermark:
+            raise StoreError(
+                f"the store's file was changed by another program (watermark {watermark}, indexes up to "
+                f"{states[-1].watermark}): close the store and open it again"
+            )
+        return next((state for state in states if state.watermark == watermark), None)
 
     def offer(self, before: Snapshot, after: Snapshot) -> None:
         """Make a change's state known ahead of its commit: nobody uses it until the log says so."""
@@ -64,8 +80,11 @@ class Keeper:
             thread = self._thread
         if thread is not None:
             thread.join()
-        if self._states and self._checkpoints.due(self._states[-1], at_end=True):
-            self._checkpoints.write(self._newest())
+        try:
+            if self._states and self._checkpoints.due(self._states[-1], at_end=True):
+                self._checkpoints.write(self._newest())
+        except StoreError as err:
+            _log.warning("store_checkpoint_failed error=%s", err)
 
     def forget(self) -> None:
         """Release the memory of the states."""
@@ -73,33 +92,52 @@ class Keeper:
 
     def _run(self) -> None:
         _be_nice()
-        while True:
-            with self.changing:
-                before = self._newest()
-                work = None if self._stopped.is_set() else before.upkeep()
-                due = not self._stopped.is_set() and self._checkpoints.due(before)
-                if work is None and not due:
-                    self._thread = None
-                    return
-            if work is None:
-                self._checkpoints.write(before)
-                continue
-            began = time.monotonic()
-            try:
-                made = work(before, self._stopped.is_set)
-            except Exception:  # noqa: BLE001  # told, once, where it is handled: the store goes on without
-                _log.exception("store_upkeep_failed rows=%d: searches stay right, but get slower", len(before))
-                return  # it would only fail again; `_thread` stays, so that nobody tries
-            if self._stopped.is_set():
-                continue
-            with self.changing:
-                self._states = (made.followed_by(before, self._newest()),)
+        try:
+            while self._improved():
+                pass
+        except Exception:  # noqa: BLE001  # told, once, where it is handled: the store goes on without
+            _log.exception("store_upkeep_failed: searches stay right, but get slower")
+            # it would only fail again; `_thread` stays, so that nobody tries
+
+    def _improved(self) -> bool:
+        """Do what is worth doing; return False, with the thread signed off, if nothing is."""
+        with self.changing:
+            before = self._newest()
+            work = None if self._stopped.is_set() else before.upkeep()
+            due = not self._stopped.is_set() and self._checkpoints.due(before)
+            if work is None and not due:
+                self._thread = None
+                return False
+        if work is None:
+            self._checkpoints.write(before)
+            return True
+        began = time.monotonic()
+        made = work(before, self._stopped.is_set)
+        if not self._stopped.is_set():
+            self._put(made, before)
             _log.debug("store_upkeep rows=%d seconds=%.3f", len(made), time.monotonic() - began)
+        return True
+
+    def _put(self, made: Snapshot, before: Snapshot) -> None:
+        """Have `made`, which was made from `before`, take the newest state's place.
+
+        What was written meanwhile is added beside the writers, round by round, so that they wait for the last few
+        changes only.
+        """
+        for _ in range(_ROUNDS):
+            with self.changing:
+                newest = self._newest()
+            if newest.changes_since(before) <= _FEW:
+                break
+            made, before = made.followed_by(before, newest), before.grown_to(newest)
+        with self.changing:
+            self._states = (made.followed_by(before, self._newest()),)
 
     def _newest(self) -> Snapshot:
         """Return the committed state; called with `changing` held."""
-        watermark = self._watermark()
-        (newest,) = (state for state in self._states if state.watermark == watermark)
+        newest = self.at(self._watermark())
+        if newest is None:
+            raise StoreError("the store's file was put back to an earlier state: close the store and open it again")
         return newest
 
 

@@ -170,6 +170,16 @@ class Snapshot:
             columns=self.columns.compacted(live),
         )
 
+    def changes_since(self, before: Self) -> int:
+        """Return how many entries the changes that led from `before` to this state have added to the journal."""
+        return self.lexical.unmerged - before.lexical.unmerged
+
+    def grown_to(self, after: Self) -> Self:
+        """Return `after` as it would be if none of this state's documents had been removed since."""
+        live = np.ones(len(after.rows), np.bool_)
+        live[: len(self.rows)] = self.live.items
+        return replace(after, live=Growing.of(live))
+
     def followed_by(self, before: Self, after: Self) -> Self:
         """Return the state that this one becomes by the changes that led from `before` to `after`.
 
