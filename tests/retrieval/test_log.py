@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,32 @@ def test_closing_lets_a_read_end_and_then_releases_the_file(path: Path) -> None:
     with pytest.raises(ClosedError), log.read():
         pass
     assert open_files(path) == []
+
+
+def wal_of(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def filler(log: Log, watermark: int, megabytes: int) -> None:
+    with log.write() as session:
+        session.execute("CREATE TABLE IF NOT EXISTS filler (megabyte BLOB)")
+        session.execute("DELETE FROM filler")
+        session.executemany("INSERT INTO filler VALUES (zeroblob(?))", [(1 << 20,)] * megabytes)
+        session.advance(State(watermark, 0, 0, None))
+
+
+@pytest.mark.slow
+def test_a_reader_that_never_ends_keeps_the_write_ahead_log_but_no_writer(path: Path) -> None:
+    log = Log(path)
+    with log.read() as session:
+        for round_ in range(10):
+            filler(log, round_ + 1, 8)
+        assert session.state.watermark == 0
+        assert next(session.execute("SELECT watermark FROM state")) == (0,)
+        assert wal_of(path).stat().st_size > 64 << 20
+    until, watermark = time.monotonic() + 40, 10
+    while wal_of(path).stat().st_size > 64 << 20:  # it is given back once the reader has ended
+        assert time.monotonic() < until
+        watermark += 1
+        filler(log, watermark, 8)
+    log.close()

@@ -94,7 +94,7 @@ class Commits:
         with self._log.write() as session:
             before = self._keeper.at(session.state.watermark)
             if before is None:
-                raise StoreError("the store's indexes are behind its log: close it and open it again")
+                raise StoreError("the store's file was put back to an earlier state: close the store and open it again")
             state = before
             for change in changes:
                 state = change.apply(session, state)

@@ -7,14 +7,14 @@ Process death loses no committed transaction in either mode; `durability="power"
 Only this module opens the file, and only this one turns the errors of SQLite's driver into ours.
 """
 
-import errno
-import fcntl
+import logging
 import threading
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from zlib import crc32
 
 import apsw
@@ -29,12 +29,21 @@ from niruhybrid.errors import (
     StoreReadOnlyError,
     StoreVersionError,
 )
+from niruhybrid.retrieval.claim import Claim
 from niruhybrid.retrieval.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SETTINGS, VERSION
 from niruhybrid.retrieval.session import Session
 
-__all__ = ("Log", "Session")
+__all__ = ("Begin", "Log", "Session")
 
-_BUSY_MS = 500  # only another program can be in the way, see `_claim`
+_log = logging.getLogger(__name__)
+
+Begin = Callable[[], AbstractContextManager[Session]]
+"""Begins a transaction that reads."""
+
+_BUSY_MS = 500  # only another program can be in the way: this one has the file to itself
+_WAL_BYTES = 32 << 20  # of the write-ahead log; SQLite begins to copy it into the file at half of it
+_EMPTYING_MS, _EMPTYING_MS_AT_MOST = 100, 1000  # that writers wait for readers: at 32 MB, in proportion above
+_EMPTYING_SHARE = 10  # writers wait for readers a tenth of the time at the most
 
 
 def _checksum(*vector: Any) -> int:
@@ -44,14 +53,21 @@ def _checksum(*vector: Any) -> int:
 class Log:
     """An open store file, or a store in memory. Thread-safe.
 
-    One writer at a time. Readers of a file wait neither for it nor for each other; in memory they take turns.
+    One writer at a time. Readers of a file wait neither for it nor for each other; in memory they take turns. A
+    transaction is refused when the path no longer leads to the file that was opened.
+
+    The write-ahead log is emptied when it has outgrown 32 MB, as soon as no transaction reads it: readers should keep
+    theirs short.
 
     Args:
         path: the file, made if there is none; None keeps everything in memory.
         durability: `process` or `power`, see the module.
 
+    Attributes:
+        file: the same path, absolute and without symbolic links; None in memory.
+
     Raises:
-        StoreLockedError: the file is open already, here or in another process.
+        StoreLockedError: the file is open already, here or in another process, under this name or another.
         StoreCorruptError: the file is damaged, or not a store.
         StoreVersionError: it was written by a newer version.
         StoreReadOnlyError: it can't be written to.
@@ -59,17 +75,21 @@ class Log:
     """
 
     def __init__(self, path: Path | None, durability: Durability = "process") -> None:
-        self._path = path
         self._name = "the store in memory" if path is None else f"store {str(path)!r}"
         self._mutex = threading.Lock()
-        self._idle: deque[apsw.Connection] = deque()
+        self._lending = threading.Lock()
+        self._idle: list[apsw.Connection] = []
+        self._lent = 0
         self._closed = False
-        self._claim = None if path is None else _claim(path)
+        self._emptying = time.monotonic()
+        self._claim = None if path is None else Claim(path)
+        self.file = None if self._claim is None else self._claim.file
         try:
             with self._own_errors():
                 self._writer = self._open_writer("FULL" if durability == "power" else "NORMAL")
         except BaseException:
-            self._release()
+            if self._claim is not None:
+                self._claim.close()
             raise
 
     @contextmanager
@@ -84,6 +104,8 @@ class Log:
             self._refuse_closed()
             with _transaction(self._writer, "BEGIN IMMEDIATE") as session:
                 yield session
+                self._refuse_moved()
+            self._bound_wal()
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -93,55 +115,89 @@ class Log:
             ClosedError: the log has been closed.
             StoreError: it can't be read; the subclass says why.
         """
+        with self.reader() as begin, begin() as session:
+            yield session
+
+    @contextmanager
+    def reader(self) -> Iterator[Begin]:
+        """Lend what begins reading transactions, one at a time; it can be used to its end after `close`.
+
+        Raises:
+            ClosedError: the log has been closed.
+            StoreError: it can't be read; the subclass says why.
+        """
         with self._own_errors():
-            if self._path is None:
-                with self._mutex:
-                    self._refuse_closed()
-                    with _transaction(self._writer, "BEGIN") as session:
-                        yield session
-            else:
-                with self._borrowed() as connection, _transaction(connection, "BEGIN") as session:
-                    yield session
+            connection = self._borrowed()
+        try:
+            yield partial(self._reading, connection)
+        finally:
+            self._give_back(connection)
 
     def close(self) -> None:
-        """Close the file; reads in progress end undisturbed, a write is waited for. A second call does nothing."""
-        with self._mutex:
+        """Close the log: a write is waited for, readers end undisturbed, and with the last one the file is released.
+
+        A second call does nothing.
+        """
+        with self._mutex, self._lending:
+            if self._closed:
+                return
             self._closed = True
-            while self._idle:
-                self._idle.pop().close()
-            self._writer.close()
+            last = not self._lent
+        if last:
+            self._release()
+
+    @contextmanager
+    def _reading(self, connection: apsw.Connection) -> Iterator[Session]:
+        alone = self._mutex if connection is self._writer else nullcontext()
+        with alone, self._own_errors(), _transaction(connection, "BEGIN") as session:
+            self._refuse_moved()
+            yield session
+
+    def _borrowed(self) -> apsw.Connection:
+        """Return a connection to read with; there are as many as there were readers at once."""
+        with self._lending:
+            self._refuse_closed()
+            connection = self._writer if self._claim is None else self._idle.pop() if self._idle else None
+            self._lent += 1
+        try:
+            return connection or self._connect_reader()
+        except BaseException:
+            self._give_back(None)
+            raise
+
+    def _give_back(self, connection: apsw.Connection | None) -> None:
+        with self._lending:
+            self._lent -= 1
+            if connection is not None and connection is not self._writer:
+                self._idle.append(connection)
+            last = self._closed and not self._lent
+        if last:
             self._release()
 
     def _release(self) -> None:
+        """Close all connections and then the claim, once nobody uses them."""
+        for connection in (*self._idle, self._writer):
+            connection.close()
         if self._claim is not None:
             self._claim.close()
 
-    @contextmanager
-    def _borrowed(self) -> Iterator[apsw.Connection]:
-        """Lend a reading connection; there are as many as there were readers at once."""
-        self._refuse_closed()
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = self._connect()
-            connection.pragma("query_only", value=True)
-        try:
-            yield connection
-        finally:
-            self._idle.append(connection)
-            if self._closed:
-                self._drop_idle()
-
-    def _drop_idle(self) -> None:
-        with self._mutex:
-            while self._idle:
-                self._idle.pop().close()
-
     def _connect(self) -> apsw.Connection:
-        connection = apsw.Connection(":memory:" if self._path is None else str(self._path))
+        file = ":memory:" if self.file is None else str(self.file)
+        connection = apsw.Connection(file, flags=apsw.SQLITE_OPEN_READWRITE)  # the claim has made the file
         connection.set_busy_timeout(_BUSY_MS)
         for _ in connection.execute(SETTINGS):
             pass
+        return connection
+
+    def _connect_reader(self) -> apsw.Connection:
+        self._refuse_moved()  # what is there instead is not to be opened
+        connection = self._connect()
+        try:
+            self._refuse_moved()
+            connection.pragma("query_only", value=True)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _open_writer(self, synchronous: str) -> apsw.Connection:
@@ -175,6 +231,36 @@ class Log:
             raise StoreReadOnlyError(f"{self._name} can't be written to: change the file's permissions, or copy it")
         return bool(blank)
 
+    def _bound_wal(self) -> None:
+        """Empty the write-ahead log if it has outgrown its bound; called after a commit, by the writer.
+
+        Readers that began before are waited for a moment; later ones find everything in the file and are not in the
+        way. Where one of them takes longer, the next attempt comes after ten times the time that this one took.
+        """
+        if self.file is None:
+            return
+        wal, began = self.file.with_name(self.file.name + "-wal"), time.monotonic()
+        if began < self._emptying:
+            return
+        try:
+            size = wal.stat().st_size
+            if size < _WAL_BYTES:
+                return
+            self._writer.set_busy_timeout(min(_EMPTYING_MS * size // _WAL_BYTES, _EMPTYING_MS_AT_MOST))
+            self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.BusyError:
+            _log.debug("store_wal_in_use")
+        except (apsw.Error, OSError) as err:  # the commit stands
+            _log.warning("store_wal_not_emptied error=%s", err)
+        finally:
+            self._writer.set_busy_timeout(_BUSY_MS)
+        ended = time.monotonic()
+        self._emptying = ended + _EMPTYING_SHARE * (ended - began)
+
+    def _refuse_moved(self) -> None:
+        if self._claim is not None:
+            self._claim.refuse_moved()
+
     def _refuse_closed(self) -> None:
         if self._closed:
             raise ClosedError(f"{self._name} has been closed: open it again")
@@ -197,29 +283,6 @@ def _transaction(connection: apsw.Connection, begin: str) -> Iterator[Session]:
         if connection.in_transaction:  # some errors have SQLite roll back by itself
             connection.execute("ROLLBACK")
         raise
-
-
-def _claim(path: Path) -> IO[bytes]:
-    """Take the store for this process. The system gives the claim back when the process ends, however it ends."""
-    beside = path.with_name(path.name + ".lock")
-    try:
-        claim = beside.open("ab")
-    except OSError as err:
-        raise _claim_error(err, path) from err
-    try:
-        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as err:
-        claim.close()
-        raise StoreLockedError(f"store {str(path)!r} is open already: close it there, or give another path") from err
-    return claim
-
-
-def _claim_error(err: OSError, path: Path) -> StoreError:
-    if isinstance(err, PermissionError) or err.errno == errno.EROFS:
-        return StoreReadOnlyError(f"store {str(path)!r} can't be written to: change the folder's permissions")
-    if isinstance(err, FileNotFoundError):
-        return StoreError(f"store {str(path)!r} is in a folder that there is not: make the folder first")
-    return StoreError(f"store {str(path)!r} can't be opened ({err.strerror}): give the path of a file")
 
 
 def _store_error(err: apsw.Error, name: str) -> StoreError:

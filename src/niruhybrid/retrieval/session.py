@@ -1,6 +1,6 @@
 """One transaction on a store's file: what is kept in it and how it is read. No decisions."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
@@ -86,14 +86,18 @@ class Session:
             StoreCorruptError: there is none of a row, though an index has it.
         """
         wanted = set(rows)
-        found = self.execute(
-            f"SELECT {_RECORD} FROM passages WHERE row IN (SELECT value FROM json_each(?))",  # our own names
-            (orjson.dumps(list(wanted)).decode(),),
-        )
-        kept = {values[0]: Record(*values) for values in found}
+        kept = self.remaining(wanted)
         for row in wanted - kept.keys():
             raise _missing(row)
         return kept
+
+    def remaining(self, rows: Collection[int]) -> dict[int, Record]:
+        """Return the passages of those rows that have not been removed, by row."""
+        found = self.execute(
+            f"SELECT {_RECORD} FROM passages WHERE row IN (SELECT value FROM json_each(?))",  # our own names
+            (orjson.dumps(list(rows)).decode(),),
+        )
+        return {values[0]: Record(*values) for values in found}
 
     def records(self, name: str) -> list[Record]:
         """Return all passages of a document, in order; none of an unknown one."""

@@ -11,10 +11,11 @@ import numpy as np
 import orjson
 
 from niruhybrid.config import StoreConfig
+from niruhybrid.errors import StoreError
 from niruhybrid.retrieval.changes import Delete, Upsert, checked_matrix
 from niruhybrid.retrieval.commits import Commits
 from niruhybrid.retrieval.keeper import Keeper
-from niruhybrid.retrieval.log import Log
+from niruhybrid.retrieval.log import Begin, Log
 from niruhybrid.retrieval.passages import whole
 from niruhybrid.retrieval.recovery import Checkpoints, Recovery, opened
 from niruhybrid.retrieval.refusals import notes_of, refuse_too_new, refuse_vectors
@@ -27,6 +28,8 @@ from niruhybrid.types import Document, Hit, IndexEntry, Match, SearchRequest, Se
 __all__ = ("EmbeddedStore",)
 
 _log = logging.getLogger(__name__)
+
+_TRIES = 100  # to find the log and the indexes at the same watermark; the first one nearly always does
 
 
 class EmbeddedStore:
@@ -51,9 +54,9 @@ class EmbeddedStore:
     def __init__(self, path: str | Path | None = None, *, config: StoreConfig | None = None) -> None:
         self._config = config or StoreConfig()
         chosen = path if path is not None else self._config.path
-        file = None if chosen is None else Path(chosen)
         self._standing = StandingQueries(self._config.dense_weight)
-        self._log = Log(file, self._config.durability)
+        self._log = Log(None if chosen is None else Path(chosen), self._config.durability)
+        file = self._log.file
         try:
             with self._log.read() as session:
                 snapshot, self._recovery = opened(file, session)
@@ -135,17 +138,20 @@ class EmbeddedStore:
             StoreError: nothing can be read; the subclass says why.
             ClosedError: the store has been closed.
         """
-        with self._pinned() as (session, state):
-            refuse_too_new(requests, state.watermark)
-            refuse_vectors(requests, session.state.dimension)
-            ranked = best_slots(state, requests, self._config.dense_weight)
-            rows = state.rows.items
-            best = [[(int(rows[slot]), score) for slot, score in one] for one in ranked]
-            kept = session.passages(row for one in best for row, _ in one)
-            return [
-                SearchResponse(_hits(kept, one), state.watermark, notes_of(request))
-                for request, one in zip(requests, best, strict=True)
-            ]
+        with self._log.reader() as begin:
+            with self._pinned(begin) as (session, state):
+                dimension = session.state.dimension
+            # No transaction lasts as long as the ranking: the write-ahead log could not be emptied meanwhile.
+            best = self._best(requests, state, dimension)
+            rows = {row for one in best for row, _ in one}
+            with begin() as session:
+                kept = session.remaining(rows)
+            if len(kept) == len(rows):
+                return _responses(requests, state, best, kept)
+            with self._pinned(begin) as (session, state):  # a hit was replaced: search once more, and hold the state
+                best = self._best(requests, state, session.state.dimension)
+                kept = session.passages(row for one in best for row, _ in one)
+                return _responses(requests, state, best, kept)
 
     def subscribe(self, query: StandingQuery, deliver: Callable[[Match], None], /) -> Callable[[], None]:
         """Have `deliver` told of every document that matches `query` from now on, once it is searchable.
@@ -193,9 +199,11 @@ class EmbeddedStore:
 
     def close(self) -> None:
         """Release files and memory; searches in progress end undisturbed. A second call does nothing."""
-        self._keeper.stop()
-        self._log.close()
-        self._keeper.forget()
+        try:
+            self._keeper.stop()
+        finally:
+            self._log.close()
+            self._keeper.forget()
 
     def __enter__(self) -> Self:
         return self
@@ -206,18 +214,32 @@ class EmbeddedStore:
         self.close()
 
     @contextmanager
-    def _pinned(self) -> Iterator[tuple[Session, Snapshot]]:
+    def _pinned(self, begin: Begin) -> Iterator[tuple[Session, Snapshot]]:
         """Open one state: a transaction, and the indexes of the same watermark.
 
         A writer offers the next state before it commits and takes the last one back no earlier than its next change,
         so the state is missing only if two changes came between the two steps here. Then it is out of date anyway.
+
+        Raises:
+            StoreError: another program has written to the file.
         """
-        while True:
-            with self._log.read() as session:
+        for _ in range(_TRIES):
+            with begin() as session:
                 state = self._keeper.at(session.state.watermark)
                 if state is not None:
                     yield session, state
                     return
+        raise StoreError(f"the store changed while each of {_TRIES} attempts to read it began: try again")
+
+    def _best(
+        self, requests: Sequence[SearchRequest], state: Snapshot, dimension: int | None
+    ) -> list[list[tuple[int, float]]]:
+        """Return the best rows of each request, with their scores."""
+        refuse_too_new(requests, state.watermark)
+        refuse_vectors(requests, dimension)
+        rows = state.rows.items
+        ranked = best_slots(state, requests, self._config.dense_weight)
+        return [[(int(rows[slot]), score) for slot, score in one] for one in ranked]
 
     def _watermark(self) -> int:
         return self._read_state().watermark
@@ -241,6 +263,18 @@ def _entry(kept: Record, terms: list[str], data: bytes) -> IndexEntry:
     metadata, blank = orjson.loads(kept.metadata), not kept.text or kept.text.isspace()
     document = Document(kept.id, kept.text, kept.title, metadata, vector if blank else None)  # which needs one
     return IndexEntry(document, vector, terms, kept.part, kept.start)
+
+
+def _responses(
+    requests: Sequence[SearchRequest],
+    state: Snapshot,
+    best: Sequence[Sequence[tuple[int, float]]],
+    kept: Mapping[int, Record],
+) -> list[SearchResponse]:
+    return [
+        SearchResponse(_hits(kept, one), state.watermark, notes_of(request))
+        for request, one in zip(requests, best, strict=True)
+    ]
 
 
 def _hits(kept: Mapping[int, Record], best: Sequence[tuple[int, float]]) -> tuple[Hit, ...]:
