@@ -25,7 +25,7 @@ def test_each_command_has_a_short_word_and_each_option_a_long_one(name: str, com
     assert [option.name for option in command.params if isinstance(option, click.Option) and not option.help] == []
 
 
-@pytest.mark.parametrize("name", ["serve", "query", "ingest", "stats", "top", "bench", "doctor", "worker"])
+@pytest.mark.parametrize("name", ["backup", "serve", "query", "ingest", "stats", "top", "bench", "doctor", "worker"])
 def test_examples_name_options_that_there_are(name: str) -> None:
     command = ROOT.commands[name]
     said = (command.epilog or "").split("\b\nExamples:")[1]

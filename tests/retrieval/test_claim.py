@@ -119,11 +119,16 @@ BOUND = """
     other = '''if True:
         import sys
         from niruhybrid.errors import StoreLockedError
+        from niruhybrid.retrieval.backup import back_up
         from niruhybrid.retrieval.store import EmbeddedStore
         try:
             EmbeddedStore(sys.argv[1])
         except StoreLockedError:
             print("refused there")
+        try:
+            back_up(sys.argv[1], sys.argv[1] + ".copy")
+        except StoreLockedError as err:
+            print("no copy:", str(err).partition(":")[0].partition("' ")[2])
     '''
     print(subprocess.run([sys.executable, "-c", other, alias], capture_output=True, text=True).stdout.strip())
     store.close()
@@ -136,7 +141,7 @@ def test_a_bind_mount_of_the_file_alone_leads_to_the_same_store(path: Path, alia
     if not shutil.which("unshare") or run("", before=apart).returncode:
         pytest.skip("needs a mount namespace of its own")
     result = run(BOUND, str(path), str(alias), before=apart)
-    assert result.stdout == "refused here\nrefused there\n", result.stderr
+    assert result.stdout == "refused here\nrefused there\nno copy: is open under another name\n", result.stderr
 
 
 @pytest.mark.integration

@@ -22,6 +22,7 @@ except ModuleNotFoundError as err:
 __all__ = ("main",)
 
 _COMMANDS = {
+    "backup": "niruhybrid.cli.backup:backup",
     "bench": "niruhybrid.cli.bench:bench",
     "deploy": "niruhybrid.cli.deploy:deploy",
     "doctor": "niruhybrid.cli.doctor:doctor",

@@ -17,7 +17,6 @@ import struct
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 from niruhybrid.errors import StoreError, StoreLockedError, StoreReadOnlyError
 
@@ -26,7 +25,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ("Claim", "identity_of", "refuse_other_names")
+__all__ = ("Claim", "identity_of", "refuse_other_names", "refuse_owner_of_another_name")
 
 Identity = tuple[int, int]
 """Device and inode of a file."""
@@ -106,7 +105,7 @@ class Claim:
 
     def _locked_beside(self) -> int:
         """Return a descriptor of the lock file, locked."""
-        beside = os.open(self.file.with_name(self.file.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o666)
+        beside = os.open(_beside(self.file), os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if sys.platform == "win32":
                 msvcrt.locking(beside, msvcrt.LK_NBLCK, 1)
@@ -160,6 +159,45 @@ def refuse_other_names(file: Path, name: str) -> None:
         )
 
 
+def refuse_owner_of_another_name(file: Path, name: str) -> None:
+    """Refuse a file that another process has open, but not under this name: its last writes can't be seen from here.
+
+    Args:
+        file: a path without symbolic links, which this process does not have open.
+        name: the store, as errors name it.
+
+    Raises:
+        StoreLockedError: another process has it open under another name.
+        OSError: it can't be looked at.
+    """
+    if sys.platform != "linux":
+        return
+    with file.open("rb") as own:
+        try:
+            found = fcntl.fcntl(own, fcntl.F_OFD_GETLK, _byte(fcntl.F_WRLCK))
+        except OSError:  # the file system has no such locks
+            return
+    if struct.unpack_from("h", found)[0] == fcntl.F_UNLCK:
+        return
+    try:
+        with _beside(file).open("rb") as beside:
+            fcntl.flock(beside, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return  # it is the one that has the file
+    except FileNotFoundError:
+        pass
+    raise StoreLockedError(f"{name} is open under another name: give the name that it was opened by")
+
+
+def _beside(file: Path) -> Path:
+    return file.with_name(file.name + ".lock")
+
+
+def _byte(kind: int) -> bytes:
+    """Return the system's description of a lock on our byte."""
+    return struct.pack("hhqqi0q", kind, os.SEEK_SET, _BYTE, 1, 0)
+
+
 def _lock_byte(descriptor: int, name: str) -> None:
     """Lock a byte of an open file for its descriptor, where there are locks that can do it.
 
@@ -170,9 +208,8 @@ def _lock_byte(descriptor: int, name: str) -> None:
     """
     if sys.platform != "linux":
         return
-    wanted: Any = struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, _BYTE, 1, 0)
     try:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wanted)
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _byte(fcntl.F_WRLCK))
     except OSError as err:
         if err.errno in _HELD:
             raise _open_already(name) from err

@@ -4,7 +4,7 @@ Whatever else this room holds is derived from here and can be built again. Each 
 watermark: an index that carries the same number shows the same state.
 
 Process death loses no committed transaction in either mode; `durability="power"` also syncs the file at each commit.
-Only this module opens the file, and only this one turns the errors of SQLite's driver into ours.
+Only this module writes to the file; `database` opens it, and turns the errors of SQLite's driver into ours.
 """
 
 import logging
@@ -20,17 +20,10 @@ from zlib import crc32
 import apsw
 
 from niruhybrid.config import Durability
-from niruhybrid.errors import (
-    ClosedError,
-    StoreCorruptError,
-    StoreError,
-    StoreFullError,
-    StoreLockedError,
-    StoreReadOnlyError,
-    StoreVersionError,
-)
+from niruhybrid.errors import ClosedError, StoreReadOnlyError
 from niruhybrid.retrieval.claim import Claim
-from niruhybrid.retrieval.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SETTINGS, VERSION
+from niruhybrid.retrieval.database import BUSY_MS, connected, format_of, own_errors, vacuum
+from niruhybrid.retrieval.schema import BLANK, MIGRATIONS, SCHEMA, VERSION
 from niruhybrid.retrieval.session import Session
 
 __all__ = ("Begin", "Log", "Session")
@@ -40,7 +33,6 @@ _log = logging.getLogger(__name__)
 Begin = Callable[[], AbstractContextManager[Session]]
 """Begins a transaction that reads."""
 
-_BUSY_MS = 500  # only another program can be in the way: this one has the file to itself
 _WAL_BYTES = 32 << 20  # of the write-ahead log; SQLite begins to copy it into the file at half of it
 _EMPTYING_MS, _EMPTYING_MS_AT_MOST = 100, 1000  # that writers wait for readers: at 32 MB, in proportion above
 _EMPTYING_SHARE = 10  # writers wait for readers a tenth of the time at the most
@@ -133,6 +125,23 @@ class Log:
         finally:
             self._give_back(connection)
 
+    def copy(self, target: Path) -> None:
+        """Write the present state to an empty file; writers and readers go on, in memory they wait.
+
+        Raises:
+            ClosedError: the log has been closed.
+            StoreFullError: there is no room for the copy.
+            StoreError: it can't be read, or the copy can't be written; the subclass says why.
+        """
+        with self._own_errors():
+            connection = self._borrowed()
+        try:
+            with self._mutex if connection is self._writer else nullcontext():
+                self._refuse_moved()
+                vacuum(connection, self._name, target)
+        finally:
+            self._give_back(connection)
+
     def close(self) -> None:
         """Close the log: a write is waited for, readers end undisturbed, and with the last one the file is released.
 
@@ -182,12 +191,7 @@ class Log:
             self._claim.close()
 
     def _connect(self) -> apsw.Connection:
-        file = ":memory:" if self.file is None else str(self.file)
-        connection = apsw.Connection(file, flags=apsw.SQLITE_OPEN_READWRITE)  # the claim has made the file
-        connection.set_busy_timeout(_BUSY_MS)
-        for _ in connection.execute(SETTINGS):
-            pass
-        return connection
+        return connected(":memory:" if self.file is None else str(self.file))
 
     def _connect_reader(self) -> apsw.Connection:
         self._refuse_moved()  # what is there instead is not to be opened
@@ -203,12 +207,13 @@ class Log:
     def _open_writer(self, synchronous: str) -> apsw.Connection:
         connection = self._connect()
         try:
-            blank = self._refuse_foreign(connection)
+            version = format_of(connection, self._name)
+            self._refuse_read_only(connection)
             connection.pragma("journal_mode", value="wal")
             connection.pragma("synchronous", value=synchronous)
-            if blank:
+            if version == BLANK:
                 connection.execute(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT")
-            elif (version := connection.pragma("user_version")) < VERSION:
+            elif version < VERSION:
                 connection.create_scalar_function("crc32", _checksum, 1, deterministic=True)
                 steps = "".join(MIGRATIONS[number] for number in range(version, VERSION))
                 connection.execute(f"BEGIN IMMEDIATE; {steps} COMMIT")
@@ -217,19 +222,9 @@ class Log:
             raise
         return connection
 
-    def _refuse_foreign(self, connection: apsw.Connection) -> bool:
-        """Return whether the file is still empty. One that isn't ours is left as it was."""
-        kind, version = connection.pragma("application_id"), connection.pragma("user_version")
-        blank = kind == 0 and next(connection.execute("SELECT count(*) FROM sqlite_schema"))[0] == 0
-        if not blank and kind != APPLICATION_ID:
-            raise StoreCorruptError(f"{self._name} is a database of another kind: give another path")
-        if not blank and not (isinstance(version, int) and version <= VERSION):
-            raise StoreVersionError(
-                f"{self._name} has format {version}, this version reads up to {VERSION}: use a newer niruhybrid"
-            )
+    def _refuse_read_only(self, connection: apsw.Connection) -> None:
         if connection.readonly("main"):
             raise StoreReadOnlyError(f"{self._name} can't be written to: change the file's permissions, or copy it")
-        return bool(blank)
 
     def _bound_wal(self) -> None:
         """Empty the write-ahead log if it has outgrown its bound; called after a commit, by the writer.
@@ -253,7 +248,7 @@ class Log:
         except (apsw.Error, OSError) as err:  # the commit stands
             _log.warning("store_wal_not_emptied error=%s", err)
         finally:
-            self._writer.set_busy_timeout(_BUSY_MS)
+            self._writer.set_busy_timeout(BUSY_MS)
         ended = time.monotonic()
         self._emptying = ended + _EMPTYING_SHARE * (ended - began)
 
@@ -265,12 +260,8 @@ class Log:
         if self._closed:
             raise ClosedError(f"{self._name} has been closed: open it again")
 
-    @contextmanager
-    def _own_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except apsw.Error as err:
-            raise _store_error(err, self._name) from err
+    def _own_errors(self) -> AbstractContextManager[None]:
+        return own_errors(self._name)
 
 
 @contextmanager
@@ -283,16 +274,3 @@ def _transaction(connection: apsw.Connection, begin: str) -> Iterator[Session]:
         if connection.in_transaction:  # some errors have SQLite roll back by itself
             connection.execute("ROLLBACK")
         raise
-
-
-def _store_error(err: apsw.Error, name: str) -> StoreError:
-    match err:
-        case apsw.FullError():
-            return StoreFullError(f"{name} has no room to grow, the last change was not made: free some disk space")
-        case apsw.ReadOnlyError() | apsw.PermissionsError():
-            return StoreReadOnlyError(f"{name} can't be written to: change the file's permissions, or copy it")
-        case apsw.BusyError() | apsw.LockedError():
-            return StoreLockedError(f"{name} is in use by another program: close it there")
-        case apsw.CorruptError() | apsw.NotADBError():
-            return StoreCorruptError(f"{name} is damaged ({err}): restore it from a copy")
-    return StoreError(f"{name} can't be read or written ({err}): check the disk and the file's permissions")

@@ -9,9 +9,22 @@ Format 1 kept terms with blanks between them, an index of its own, and vectors w
 documents of one passage only.
 """
 
-__all__ = ("APPLICATION_ID", "MIGRATIONS", "SCHEMA", "SEPARATOR", "SETTINGS", "VERSION")
+__all__ = (
+    "APPLICATION_ID",
+    "BLANK",
+    "COUNTED",
+    "FIRST_WITH_CHECKPOINTS",
+    "MIGRATIONS",
+    "SCHEMA",
+    "SEPARATOR",
+    "SETTINGS",
+    "VERSION",
+)
 
 VERSION = 3
+BLANK = 0
+"""The format of a file without any tables."""
+FIRST_WITH_CHECKPOINTS = 2
 APPLICATION_ID = 0x4E495255
 """`NIRU` in ASCII: which program a database belongs to."""
 
@@ -78,6 +91,10 @@ PRAGMA user_version = 3;
 
 MIGRATIONS = {1: _FROM_1, 2: _FROM_2}
 """What turns a format into the next; `crc32` is to be there as a function."""
+
+_COUNTED_DOCUMENTS = "SELECT watermark, (SELECT count(*) FROM documents) FROM state"
+COUNTED = {1: _COUNTED_DOCUMENTS, 2: _COUNTED_DOCUMENTS, 3: "SELECT watermark, documents FROM state"}
+"""What reads watermark and number of documents, for each format."""
 
 SETTINGS = """
 PRAGMA mmap_size = 2147483648;

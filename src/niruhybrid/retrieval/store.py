@@ -12,6 +12,7 @@ import orjson
 
 from niruhybrid.config import StoreConfig
 from niruhybrid.errors import StoreError
+from niruhybrid.retrieval.backup import Backup, copied
 from niruhybrid.retrieval.changes import Delete, Upsert, checked_matrix
 from niruhybrid.retrieval.commits import Commits
 from niruhybrid.retrieval.keeper import Keeper
@@ -196,6 +197,22 @@ class EmbeddedStore:
         """
         with self._log.read() as session:
             return [_entry(*kept) for kept in session.page_of_entries(*after, limit)]
+
+    def backup(self, target: str | Path, /) -> Backup:
+        """Copy the store to a new file, as it is now; writes and searches go on, in memory they wait.
+
+        The copy is a store of its own, whose indexes are built when it is opened. Until it is whole it has another
+        name. While it is made the write-ahead log grows with what is written.
+
+        Returns:
+            The watermark of the last write in the copy, its documents, and its size.
+
+        Raises:
+            StoreFullError: there is no room for the copy.
+            StoreError: `target` is there already, or can't be written; the subclass says more. No part of it is left.
+            ClosedError: the store has been closed.
+        """
+        return copied(self._log, target)
 
     def close(self) -> None:
         """Release files and memory; searches in progress end undisturbed. A second call does nothing."""
