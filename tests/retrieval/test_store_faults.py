@@ -98,6 +98,32 @@ def test_a_store_of_an_earlier_format_is_taken_over(filled: Path, earlier: str) 
             store.upsert([replace(entry("d7", " more"), part=1, start=len(f"word7 common {'filler ' * 40}"))])
 
 
+@pytest.mark.parametrize("earlier", [FORMAT_2, FORMAT_2 + FORMAT_1], ids=["2", "1"])
+def test_an_upgrade_that_finds_no_room_leaves_the_earlier_format_and_can_be_repeated(
+    filled: Path, earlier: str
+) -> None:
+    with sqlite3.connect(filled) as raw:
+        raw.executescript(f"{earlier} VACUUM;")
+        [version, pages] = [raw.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "page_count")]
+    raw.close()
+
+    def limit(connection: apsw.Connection) -> None:
+        connection.pragma("max_page_count", pages + 1)
+
+    apsw.connection_hooks.append(limit)
+    try:
+        with pytest.raises(StoreFullError):
+            EmbeddedStore(filled)
+    finally:
+        apsw.connection_hooks.remove(limit)
+    with sqlite3.connect(filled) as raw:
+        assert raw.execute("PRAGMA user_version").fetchone() == (version,)
+        assert raw.execute("SELECT count(*) FROM documents").fetchone() == (200,)
+    raw.close()
+    with EmbeddedStore(filled) as store:
+        assert len(by_words(store, "common")) == store.count() == 200
+
+
 def test_an_open_store_can_not_be_opened_again(path: Path) -> None:
     with EmbeddedStore(path), pytest.raises(StoreLockedError, match="open already"):
         EmbeddedStore(path)
@@ -197,6 +223,26 @@ def test_damaged_pages_cost_the_documents_on_them(filled: Path, tmp_path: Path, 
     assert done.saved + done.lost == 200
     with EmbeddedStore(tmp_path / "saved") as store:
         assert store.count() == done.saved == len(by_words(store, "common"))
+
+
+def test_a_store_that_is_not_there_is_not_saved(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is not there"):
+        salvage(path, tmp_path / "saved")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.integration
+def test_what_a_killed_process_had_acknowledged_is_saved(filled: Path, tmp_path: Path) -> None:
+    code = """
+        import os, sys
+        from niruhybrid.retrieval.store import EmbeddedStore
+        store = EmbeddedStore(sys.argv[1])
+        store.delete(["d0"])
+        os.kill(os.getpid(), 9)
+    """
+    assert run(code, str(filled)).returncode == -signal.SIGKILL
+    assert filled.with_name(filled.name + "-wal").stat().st_size > 0
+    assert salvage(filled, tmp_path / "saved") == Salvage(199, 0)
 
 
 def test_of_a_file_that_can_not_be_opened_nothing_is_saved(filled: Path, tmp_path: Path) -> None:
@@ -318,6 +364,31 @@ def test_a_read_only_folder_is_reported(path: Path, left: str) -> None:
     finally:
         folder.chmod(0o755)
         shutil.rmtree(folder)
+
+
+READ_ONLY_MEDIUM = """
+    import subprocess, sys
+    from niruhybrid.errors import StoreReadOnlyError
+    from niruhybrid.retrieval.store import EmbeddedStore
+    subprocess.run(["mount", "-t", "tmpfs", "none", sys.argv[1]], check=True)
+    if sys.argv[2] != "nothing":
+        EmbeddedStore(sys.argv[1] + "/store").close()
+    subprocess.run(["mount", "-o", "remount,ro", sys.argv[1]], check=True)
+    try:
+        EmbeddedStore(sys.argv[1] + "/store")
+    except StoreReadOnlyError as err:
+        print("refused:", err)
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("left", ["nothing", "a store"])
+def test_a_read_only_medium_is_reported(tmp_path: Path, left: str) -> None:
+    apart = ("unshare", "--user", "--map-root-user", "--mount")
+    if not shutil.which("unshare") or run("", before=apart).returncode:
+        pytest.skip("needs a mount namespace of its own")
+    result = run(READ_ONLY_MEDIUM, str(tmp_path), left, before=apart)
+    assert "refused: store" in result.stdout, result.stderr
 
 
 FULL_DISK = """

@@ -9,7 +9,7 @@ from typing import overload
 import apsw
 import pytest
 
-from niruhybrid.errors import StoreError
+from niruhybrid.errors import StoreCorruptError, StoreError
 from niruhybrid.retrieval.store import EmbeddedStore
 from niruhybrid.testing import HashEncoder
 from niruhybrid.types import Document, IndexEntry, SearchRequest
@@ -100,6 +100,45 @@ def test_a_large_store_that_was_moved_is_closed_without_an_error(path: Path) -> 
     path.unlink()
     store.close()
     assert not path.exists()
+
+
+def test_a_write_ahead_log_that_is_deleted_is_told_and_saved_by_closing(path: Path) -> None:
+    with EmbeddedStore(path) as store:
+        store.upsert([entry("a")])
+        path.with_name("notes.db-wal").unlink()
+        with pytest.raises(StoreError, match="close the store, which saves it"):
+            store.upsert([entry("late")])
+    with EmbeddedStore(path) as store:
+        assert store.ids() == ["a"]
+
+
+def test_a_copy_that_is_written_over_an_open_file_is_told(path: Path) -> None:
+    old = path.with_name("old.db")
+    with EmbeddedStore(old) as store:
+        store.upsert([entry("old")])
+    with EmbeddedStore(path) as store:
+        store.upsert([entry(f"d{n}", "text " * 500) for n in range(100)])
+    store = EmbeddedStore(path)
+    store.upsert([entry("a")])
+    path.write_bytes(old.read_bytes())
+    for _ in range(3):
+        with pytest.raises(StoreCorruptError):
+            store.upsert([entry("late")])
+    store.close()
+
+
+def test_a_file_that_sqlite_has_made_smaller_is_no_reason_to_refuse_writes(path: Path) -> None:
+    with EmbeddedStore(path) as store:
+        store.upsert([entry(f"d{n}", "text " * 500) for n in range(100)])
+    before = path.stat().st_size
+    with EmbeddedStore(path) as store:
+        store.delete([f"d{n}" for n in range(100)])
+        other = apsw.Connection(str(path))
+        other.execute("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")
+        other.close()
+        assert path.stat().st_size < before
+        store.upsert([entry("a")])
+        assert found(store) == {"a"}
 
 
 def test_a_new_reader_does_not_open_what_has_taken_the_place_of_the_file(path: Path) -> None:

@@ -11,6 +11,7 @@ one of its names, and opening it by another would lose them. The system releases
 it ends.
 """
 
+import contextlib
 import errno
 import os
 import struct
@@ -25,7 +26,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ("Claim", "identity_of", "refuse_other_names", "refuse_owner_of_another_name")
+__all__ = ("Claim", "identity_of", "refuse_other_names", "refuse_owner_of_another_name", "wal_of")
 
 Identity = tuple[int, int]
 """Device and inode of a file."""
@@ -59,6 +60,7 @@ class Claim:
         self._name = f"store {str(path)!r}"
         self._beside: int | None = None
         self._own: int | None = None
+        self._wal: Identity | None = None
         try:
             self.file = Path(os.path.realpath(path))
             self._beside = self._locked_beside()
@@ -73,24 +75,40 @@ class Claim:
             self.close()
             raise
 
-    def refuse_moved(self) -> None:
-        """Refuse to go on when the path no longer leads to the file.
+    def watch_wal(self) -> None:
+        """Have `refuse_moved` look after the write-ahead log, too, if there is one."""
+        with contextlib.suppress(FileNotFoundError):
+            self._wal = identity_of(wal_of(self.file).stat())
+
+    def refuse_moved(self) -> int:
+        """Refuse to go on when the path no longer leads to the file, or its write-ahead log is gone.
+
+        Returns:
+            The size of the file, in bytes.
 
         Raises:
-            StoreError: the file was renamed, deleted or replaced by another.
+            StoreError: one of them was renamed, deleted or replaced by another.
         """
+        wal = wal_of(self.file)
         try:
-            there = identity_of(self.file.stat())
+            found = self.file.stat()
         except OSError as err:
             raise StoreError(
                 f"{self._name} was moved or deleted while it was open ({err.strerror}): put the file back, or close "
-                f"the store and move {self.file.name + '-wal'!r}, which has its last writes, to where the file is now"
+                f"the store and move {wal.name!r}, which has its last writes, to where the file is now"
             ) from err
-        if there != self._identity:
+        if identity_of(found) != self._identity:
             raise StoreError(
                 f"{self._name} was replaced by another file while it was open: put the file back, or close the store, "
-                f"remove {self.file.name + '-wal'!r}, which has the last writes of the old file, and open the new one"
+                f"remove {wal.name!r}, which has the last writes of the old file, and open the new one"
             )
+        try:
+            lost = self._wal is not None and identity_of(wal.stat()) != self._wal
+        except OSError:
+            lost = True
+        if lost:
+            raise StoreError(f"{wal.name!r} was deleted while {self._name} was open: close the store, which saves it")
+        return found.st_size
 
     def close(self) -> None:
         """Release the claim; to be called when nothing of this process has the file open any more."""
@@ -128,6 +146,11 @@ class Claim:
             os.close(own)
             raise
         return own
+
+
+def wal_of(file: Path) -> Path:
+    """Return the path of a file's write-ahead log."""
+    return file.with_name(file.name + "-wal")
 
 
 def identity_of(found: os.stat_result) -> Identity:

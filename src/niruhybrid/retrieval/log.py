@@ -20,8 +20,8 @@ from zlib import crc32
 import apsw
 
 from niruhybrid.config import Durability
-from niruhybrid.errors import ClosedError, StoreReadOnlyError
-from niruhybrid.retrieval.claim import Claim
+from niruhybrid.errors import ClosedError, StoreCorruptError, StoreReadOnlyError
+from niruhybrid.retrieval.claim import Claim, wal_of
 from niruhybrid.retrieval.database import BUSY_MS, connected, format_of, own_errors, vacuum
 from niruhybrid.retrieval.schema import BLANK, MIGRATIONS, SCHEMA, VERSION
 from niruhybrid.retrieval.session import Session
@@ -74,6 +74,7 @@ class Log:
         self._lent = 0
         self._closed = False
         self._emptying = time.monotonic()
+        self._size = 0
         self._claim = None if path is None else Claim(path)
         self.file = None if self._claim is None else self._claim.file
         try:
@@ -96,7 +97,7 @@ class Log:
             self._refuse_closed()
             with _transaction(self._writer, "BEGIN IMMEDIATE") as session:
                 yield session
-                self._refuse_moved()
+                self._refuse_cut_short()
             self._bound_wal()
 
     @contextmanager
@@ -217,6 +218,10 @@ class Log:
                 connection.create_scalar_function("crc32", _checksum, 1, deterministic=True)
                 steps = "".join(MIGRATIONS[number] for number in range(version, VERSION))
                 connection.execute(f"BEGIN IMMEDIATE; {steps} COMMIT")
+            if self._claim is not None:
+                connection.pragma("page_count")  # whatever reads, makes the write-ahead log
+                self._claim.watch_wal()
+                self._size = self._claim.refuse_moved()
         except BaseException:
             connection.close()
             raise
@@ -234,11 +239,11 @@ class Log:
         """
         if self.file is None:
             return
-        wal, began = self.file.with_name(self.file.name + "-wal"), time.monotonic()
+        began = time.monotonic()
         if began < self._emptying:
             return
         try:
-            size = wal.stat().st_size
+            size = wal_of(self.file).stat().st_size
             if size < _WAL_BYTES:
                 return
             self._writer.set_busy_timeout(min(_EMPTYING_MS * size // _WAL_BYTES, _EMPTYING_MS_AT_MOST))
@@ -251,6 +256,15 @@ class Log:
             self._writer.set_busy_timeout(BUSY_MS)
         ended = time.monotonic()
         self._emptying = ended + _EMPTYING_SHARE * (ended - began)
+
+    def _refuse_cut_short(self) -> None:
+        """Refuse a file that was moved, or has become smaller than SQLite has left it; called by the writer."""
+        if self._claim is None:
+            return
+        size = self._claim.refuse_moved()
+        if size < self._size and self._writer.pragma("page_count") * self._writer.pragma("page_size") >= self._size:
+            raise StoreCorruptError(f"{self._name} was overwritten while it was open: close it, and put a copy back")
+        self._size = size
 
     def _refuse_moved(self) -> None:
         if self._claim is not None:

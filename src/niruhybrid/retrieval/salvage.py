@@ -43,8 +43,11 @@ def salvage(damaged: str | Path, target: str | Path) -> Salvage:
         target: the new store's file; there must be none yet.
 
     Raises:
-        StoreError: `target` is there already, or nothing at all can be read; the subclass says why.
+        StoreError: there is no `damaged`, `target` is there already, or nothing at all can be read; the subclass says
+            why.
     """
+    if not Path(damaged).is_file():
+        raise StoreError(f"store {str(damaged)!r} is not there: give the path of the damaged file")
     if Path(target).exists():
         raise StoreError(f"{str(target)!r} is there already: give the path of a new store")
     log = Log(Path(damaged))
