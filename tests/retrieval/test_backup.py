@@ -53,6 +53,7 @@ def test_a_copy_has_all_up_to_its_watermark_and_opens_as_a_store(path: Path, tar
         assert (copy.upsert([]), found(copy), copy.recovery.problem) == (2, {"b"}, "")
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_large_store_does_not_look_for_the_index_of_the_first(path: Path, target: Path) -> None:
     with EmbeddedStore(path) as store:
         store.upsert([entry(f"d{n}") for n in range(1100)])

@@ -44,6 +44,7 @@ waited: list[int] = []
 keepers: list[Keeper] = []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closing", [False, True], ids=["merged", "closed up"])
 def test_writers_do_not_wait_while_upkeep_catches_up_with_what_they_wrote(closing: bool) -> None:
     state, committed = Watched.empty(0).changed(1, {}, additions(1, 300)), [1]
