@@ -26,6 +26,8 @@ class Desk:
     def __init__(self) -> None:
         self.handed: SimpleQueue[tuple[Job, Future[Done]]] = SimpleQueue()
         self.refusals: list[OverloadedError] = []
+        self.full = False
+        self.asked: SimpleQueue[Callable[[], object]] = SimpleQueue()
 
     def start(self, job: Job) -> "Future[Done]":
         if self.refusals:
@@ -33,6 +35,11 @@ class Desk:
         future: Future[Done] = Future()
         self.handed.put((job, future))
         return future
+
+    def has_room(self, job: Job, when: Callable[[], object] | None, /, *, alone: bool) -> bool:  # noqa: ARG002
+        if self.full and when is not None:
+            self.asked.put(when)
+        return not self.full
 
     def next(self) -> tuple[Job, "Future[Done]"]:
         return self.handed.get(timeout=WAIT)
@@ -61,7 +68,7 @@ def desk() -> Desk:
 
 @pytest.fixture
 def texts(desk: Desk) -> Iterator[LongTexts]:
-    texts = LongTexts(desk.start, 2)
+    texts = LongTexts(desk.start, desk.has_room, 2)
     yield texts
     texts.close()
 
@@ -141,7 +148,7 @@ def test_a_refused_first_window_is_the_callers_and_a_later_one_is_tried_again(de
 
 
 def test_a_text_with_nothing_under_way_tries_again_by_itself(desk: Desk) -> None:
-    texts = LongTexts(desk.start, 1)
+    texts = LongTexts(desk.start, desk.has_room, 1)
     future = texts.start(job_of(2))
     desk.refusals.append(QueueFullError("full", retry_after=0.0))
     assert [desk.finish().payload for _ in range(2)] == [(0, False), (1, True)]
@@ -177,7 +184,7 @@ def test_a_text_that_cannot_be_cut_fails_and_the_thread_goes_on(desk: Desk, text
 
 def test_a_closed_desk_of_texts_lets_its_thread_end(desk: Desk) -> None:
     before = set(threading.enumerate())
-    texts = LongTexts(desk.start, 2)
+    texts = LongTexts(desk.start, desk.has_room, 2)
     future = texts.start(job_of(1))
     desk.finish()
     assert future.result(WAIT)

@@ -28,7 +28,7 @@ def test_a_lone_document_beside_a_heavy_stream_waits_unless_it_names_a_time(
 
         def many() -> Iterator[Document]:
             for number in range(40):
-                if number == 30:  # as many as a stream reads ahead, but for a few
+                if number == 16:  # as many as a stream hands in while the encoder's speed is little known
                     full.set()
                 yield Document(f"d{number}", f"document number {number}", timeout=60.0)
 

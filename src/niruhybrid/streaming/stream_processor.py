@@ -4,7 +4,6 @@ import asyncio
 import atexit
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
@@ -13,7 +12,6 @@ from niruhybrid.ports import BatchObserver, Encoder, Store
 from niruhybrid.streaming.batcher import Batcher
 from niruhybrid.streaming.engine import Engine, StreamStats, configured
 from niruhybrid.streaming.growing import GrowingText, text_stream, text_stream_here
-from niruhybrid.streaming.kinds import AnyDone
 from niruhybrid.streaming.streams import stream, stream_here
 from niruhybrid.types import DataResult, Document, Metadata, PassageResult, Query, QueryResult, Vector
 
@@ -107,7 +105,7 @@ class StreamProcessor(_Processor):
         Returns:
             One result per query, in their order.
         """
-        return list(stream(self._engine, self._engine.queries, queries, ordered=True))
+        return list(stream(self._engine, self._engine.queries, queries, ordered=True, counted=False))
 
     def process_query_stream(self, queries: Iterable[object], *, ordered: bool = True) -> Iterator[QueryResult]:
         """Yield the result of each query as the stream of queries goes on.
@@ -158,7 +156,7 @@ class StreamProcessor(_Processor):
         Returns:
             One result per document, in their order.
         """
-        return list(stream(self._engine, self._engine.data, items, ordered=True))
+        return list(stream(self._engine, self._engine.data, items, ordered=True, counted=False))
 
     def process_data_stream(self, items: Iterable[object], *, ordered: bool = True) -> Iterator[DataResult]:
         """Yield the result of each document as the stream goes on; arguments as in `process_query_stream`."""
@@ -194,24 +192,33 @@ class StreamProcessor(_Processor):
         """Encode texts and search for nothing, all or none, before generated data, as queries are.
 
         Args:
-            texts: what is encoded; as many as the lane of queries has room for.
-            timeout: seconds until they are given up; None takes `processing_timeout`.
+            texts: what is encoded, however many; handed in as the encoder gets to them, so that queries do not wait
+                behind all of them.
+            timeout: seconds until all are given up; None gives each text `processing_timeout`, from when it is handed
+                in.
 
         Returns:
             One `(dim,)` unit vector for each text, in their order.
 
         Raises:
             InvalidInputError: an argument can't be used; nothing was encoded.
-            OverloadedError: one was refused; try again after its `retry_after` seconds.
+            OverloadedError: one can't be encoded in time; try again after its `retry_after` seconds.
             DeadlineExceededError, ClosedError, EncoderError: one was accepted and ended so.
         """
-        futures: list[Future[AnyDone]] = []
-        try:
-            futures.extend(map(self._engine.start, self._engine.embed_jobs(texts, timeout)))
-            return [future.result().vector for future in futures]
-        finally:
-            for future in futures:
-                future.cancel()
+        kind = self._engine.embedding(texts, timeout)
+        return list(stream(self._engine, kind, texts, ordered=True, counted=False))
+
+    def delete(self, ids: Sequence[str]) -> tuple[int, int]:
+        """Remove documents from the store; documents of these ids that are under way are not kept either.
+
+        Returns:
+            How many there were, and the watermark.
+
+        Raises:
+            InvalidSettingError: the processor has no store.
+            StoreError: nothing was removed.
+        """
+        return self._engine.delete(ids)
 
     def close(self) -> None:
         """Refuse new items, end those that wait, and wait up to 5 s for those in flight; a second call does no harm."""
@@ -263,7 +270,8 @@ class AsyncStreamProcessor(_Processor):
 
     async def process_query_batch(self, queries: Iterable[object]) -> list[QueryResult]:
         """Process queries together; as `StreamProcessor.process_query_batch`."""
-        return [each async for each in stream_here(self._engine, self._engine.queries, queries, ordered=True)]
+        results = stream_here(self._engine, self._engine.queries, queries, ordered=True, counted=False)
+        return [each async for each in results]
 
     def process_query_stream(
         self, queries: AsyncIterable[object] | Iterable[object], *, ordered: bool = True
@@ -299,7 +307,8 @@ class AsyncStreamProcessor(_Processor):
 
     async def process_data_batch(self, items: Iterable[object]) -> list[DataResult]:
         """Process documents together; as `StreamProcessor.process_data_batch`."""
-        return [each async for each in stream_here(self._engine, self._engine.data, items, ordered=True)]
+        results = stream_here(self._engine, self._engine.data, items, ordered=True, counted=False)
+        return [each async for each in results]
 
     def process_data_stream(
         self, items: AsyncIterable[object] | Iterable[object], *, ordered: bool = True
@@ -328,14 +337,13 @@ class AsyncStreamProcessor(_Processor):
 
         Cancelling takes the texts back.
         """
-        futures: list[asyncio.Future[AnyDone]] = []
-        try:
-            futures.extend(map(self._engine.start_here, self._engine.embed_jobs(texts, timeout)))
-            return [(await future).vector for future in futures]
-        finally:
-            for future in futures:
-                if not future.cancel() and not future.cancelled():
-                    future.exception()  # several may have failed, and one of them tells of it
+        kind = self._engine.embedding(texts, timeout)
+        results = stream_here(self._engine, kind, texts, ordered=True, counted=False)
+        return [each async for each in results]
+
+    async def delete(self, ids: Sequence[str]) -> tuple[int, int]:
+        """Remove documents from the store; as `StreamProcessor.delete`."""
+        return await asyncio.to_thread(self._engine.delete, ids)
 
     async def aclose(self) -> None:
         """Refuse new items, end those that wait, and wait up to 5 s for those in flight; a second call does no harm."""
