@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from niruhybrid.config import StreamingConfig
-from niruhybrid.errors import OverloadedError
+from niruhybrid.errors import DeadlineUnreachableError, OverloadedError
 from niruhybrid.streaming.lanes import Batch, Job, LaneName
 from niruhybrid.streaming.scheduler import Scheduler
 from niruhybrid.types import Vector
@@ -209,6 +209,30 @@ def test_a_cold_model_does_not_let_everything_in() -> None:
         if number == 0:
             scheduler.take(0.0)
     assert 500 < refused < 1700
+
+
+def test_queries_of_a_long_batch_do_not_expire_behind_each_other() -> None:
+    """A thousand at 80 a second, of which each has three seconds from when it is handed in."""
+    scheduler, now, left, waiting, delivered = Scheduler(StreamingConfig()), 0.0, 1000, 0, 0
+    while left or waiting:
+        while left:
+            job = Job(None, "interactive", f"query {left}", 3.0)
+            if not scheduler.room(job, 4 + left % 20, now, alone=not waiting):
+                break
+            try:
+                scheduler.offer(job, 4 + left % 20, now)
+            except DeadlineUnreachableError:
+                assert waiting, "then a stream waits until one of its queries has ended"
+                break
+            left, waiting = left - 1, waiting + 1
+        batch = scheduler.take(now)
+        assert batch is not None
+        now += len(batch.works) / 80
+        for job, _ in scheduler.complete(batch, [ROW] * len(batch.works), now):
+            scheduler.deliver(job, now)
+            delivered, waiting = delivered + 1, waiting - 1
+        assert scheduler.collect() == []
+    assert delivered == 1000
 
 
 def learn(scheduler: Scheduler, tokens: int, seconds: float) -> None:

@@ -1,7 +1,7 @@
 """Generated data: documents, read whole or in windows, and written as they are complete."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from math import inf
 from typing import TypeAlias, cast
@@ -106,26 +106,30 @@ class Documents:
             with self._order_lock:
                 payload.arrival = self._order.arrive(payload.document.id)
 
-    def delete(self, ids: Sequence[str]) -> tuple[int, int]:
-        """Remove documents from the store; those of these ids that are under way are not written either.
+    def removal(self, ids: Sequence[str]) -> Callable[[], tuple[int, int]]:
+        """Take note that documents are to be removed now: those of these ids that are under way are not kept either.
 
         Returns:
-            How many there were, and the watermark.
+            What removes them, and returns how many there were and the watermark; it blocks, and raises `StoreError`.
 
         Raises:
             InvalidSettingError: there is no store.
-            StoreError: nothing was removed.
         """
-        if self._store is None:
+        store = self._store
+        if store is None:
             raise InvalidSettingError("documents can't be removed without a store: give the processor a `store`")
         with self._order_lock:
             arrivals = {each: self._order.arrive(each) for each in ids}
-        with self._write_lock:
-            due = [each for each, arrival in arrivals.items() if arrival.superseded is None]
-            removed, watermark = self._store.delete(due)
-            for each in due:
-                arrivals[each].written(watermark)
-        return removed, watermark
+
+        def remove() -> tuple[int, int]:
+            with self._write_lock:
+                due = [each for each, arrival in arrivals.items() if arrival.superseded is None]
+                removed, watermark = store.delete(due)
+                for each in due:
+                    arrivals[each].written(watermark)
+            return removed, watermark
+
+        return remove
 
     def write(self, items: Sequence[tuple[object, Vector]]) -> Sequence[object]:
         """Write documents read whole, and of long ones what is complete; all in one transaction.

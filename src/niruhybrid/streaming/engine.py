@@ -195,9 +195,9 @@ class Engine:
             self.batcher.refuse("interactive", "invalid")
             raise
 
-    def delete(self, ids: Sequence[str]) -> tuple[int, int]:
-        """Remove documents from the store, as `Documents.delete` does; blocks."""
-        return self._documents.delete(ids)
+    def removal(self, ids: Sequence[str]) -> Callable[[], tuple[int, int]]:
+        """Return what removes documents, as `Documents.removal` does."""
+        return self._documents.removal(ids)
 
     def open_stream(self) -> None:
         """Count a stream in.

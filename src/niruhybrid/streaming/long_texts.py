@@ -205,7 +205,8 @@ class _Run:
     def _over(self, future: "Future[LongDone]") -> None:
         if future.cancelled():
             future.set_running_or_notify_cancel()  # those who wait for several futures are told too
-        self._soon(self._drop)
+            self._drop()
+        self._soon(self._drop)  # a window may have been on its way
 
     def _job_of(self, window: Window) -> Job:
         """Return the job of the next window.

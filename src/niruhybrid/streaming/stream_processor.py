@@ -218,7 +218,7 @@ class StreamProcessor(_Processor):
             InvalidSettingError: the processor has no store.
             StoreError: nothing was removed.
         """
-        return self._engine.delete(ids)
+        return self._engine.removal(ids)()
 
     def close(self) -> None:
         """Refuse new items, end those that wait, and wait up to 5 s for those in flight; a second call does no harm."""
@@ -343,7 +343,7 @@ class AsyncStreamProcessor(_Processor):
 
     async def delete(self, ids: Sequence[str]) -> tuple[int, int]:
         """Remove documents from the store; as `StreamProcessor.delete`."""
-        return await asyncio.to_thread(self._engine.delete, ids)
+        return await asyncio.to_thread(self._engine.removal(ids))
 
     async def aclose(self) -> None:
         """Refuse new items, end those that wait, and wait up to 5 s for those in flight; a second call does no harm."""
