@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from queue import SimpleQueue
 
 import numpy as np
@@ -155,6 +155,45 @@ def test_a_text_with_nothing_under_way_tries_again_by_itself(desk: Desk) -> None
     assert future.result(WAIT)
     assert not desk.refusals
     texts.close()
+
+
+def test_a_text_with_a_window_under_way_waits_for_room(desk: Desk, texts: LongTexts) -> None:
+    desk.full = True
+    future = texts.start(job_of(3))
+    first = desk.next()
+    when = desk.asked.get(timeout=WAIT)
+    assert desk.handed.empty()
+    desk.full = False
+    when()
+    assert desk.finish().payload == (1, False)
+    first[1].set_result(Done(VECTOR, None, Timings()))
+    assert desk.finish().payload == (2, True)
+    assert future.result(WAIT).windows == 3
+
+
+def test_a_text_of_a_stream_waits_for_room_with_its_first_window_and_says_when_all_are_handed_in(
+    desk: Desk, texts: LongTexts
+) -> None:
+    handed_in = threading.Event()
+    desk.full = True
+    future = texts.feed(job_of(2), handed_in.set)
+    when = desk.asked.get(timeout=WAIT)
+    assert desk.handed.empty()
+    desk.full = False
+    desk.refusals.append(QueueFullError("full", retry_after=0.0))  # another was quicker: it asks again
+    when()
+    desk.finish()
+    assert handed_in.wait(WAIT)
+    desk.finish()
+    assert future.result(WAIT).windows == 2
+
+
+def test_those_who_wait_for_several_futures_are_told_of_a_text_that_is_taken_back(desk: Desk, texts: LongTexts) -> None:
+    future = texts.start(job_of(9))
+    desk.next()
+    assert future.cancel()
+    done, _ = wait([future], timeout=WAIT)
+    assert done == {future}
 
 
 def test_the_last_write_counts_and_times_are_the_longest(desk: Desk, texts: LongTexts) -> None:

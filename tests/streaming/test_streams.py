@@ -234,11 +234,19 @@ def test_whatever_a_source_raises_in_a_thread_reaches_the_consumer(error: type[B
         yield "one"
         raise error
 
+    seen: list[str] = []
+
+    def take() -> None:
+        try:
+            seen.extend(result.text for result in processor.process_query_stream(source()))
+        except error:
+            seen.append("raised")
+
     with StreamProcessor(HashEncoder(8)) as processor:
-        stream = processor.process_query_stream(source())
-        assert next(stream).text == "one"
-        with pytest.raises(error):
-            next(stream)
+        taker = threading.Thread(target=take, daemon=True)
+        taker.start()
+        taker.join(WAIT)
+        assert seen == ["one", "raised"]
         assert processor.stats().open_streams == 0
 
 

@@ -99,6 +99,8 @@ class StreamProcessor(_Processor):
     def process_query_batch(self, queries: Iterable[object]) -> list[QueryResult]:
         """Process queries together; one that fails has `.error` set and leaves the others alone.
 
+        There may be any number of them: the time of each counts from when it is handed in, as the encoder gets to it.
+
         Args:
             queries: strings, mappings (`id`, `text`, `top_k`, `metadata`, `timeout`, `session`) or `Query`.
 
@@ -131,6 +133,8 @@ class StreamProcessor(_Processor):
     ) -> DataResult:
         """Encode one document, unless it brings its `embedding`, and index it.
 
+        Without a `timeout` it takes as long as it takes. Of several documents with one id, the one handed in last is kept.
+
         Raises:
             InvalidInputError: an argument can't be used.
             OverloadedError: it was refused; try again after its `retry_after` seconds.
@@ -150,6 +154,8 @@ class StreamProcessor(_Processor):
     def process_data_batch(self, items: Iterable[object]) -> list[DataResult]:
         """Process documents together; one that fails has `.error` set and leaves the others alone.
 
+        There may be any number of them.
+
         Args:
             items: strings, mappings (`id`, `text`, `title`, `metadata`, `embedding`, `timeout`) or `Document`.
 
@@ -168,7 +174,7 @@ class StreamProcessor(_Processor):
         """Encode and index a text while it still grows, passage by passage.
 
         However it is cut into pieces, the passages are the same. The first takes the place of what was kept under
-        `text_id`; each is searchable when its result is there. `processing_timeout` is for each passage. Of the text no
+        `text_id`; each is searchable when its result is there, and none is given up for being slow. Of the text no
         more is held than a window and the passages that are under way.
 
         Args:
