@@ -133,7 +133,7 @@ class StreamProcessor(_Processor):
     ) -> DataResult:
         """Encode one document, unless it brings its `embedding`, and index it.
 
-        Without a `timeout` it takes as long as it takes. Of several documents with one id, the one handed in last is kept.
+        Without a `timeout` it has no deadline. Of several documents with one id, the one handed in last is kept.
 
         Raises:
             InvalidInputError: an argument can't be used.
