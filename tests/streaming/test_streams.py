@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -223,6 +224,71 @@ def test_all_texts_to_embed_share_a_timeout_that_is_given(gated: GatedEncoder) -
         with pytest.raises(DeadlineExceededError):
             processor.embed([f"text {number}" for number in range(500)], timeout=0.05)
         gated.gate.set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_many_streams_of_all_kinds_share_a_small_lane_and_all_end(seed: int) -> None:
+    """No wake-up is lost: whoever waits for room is told when there is some."""
+    random = Random(seed)
+    settings: dict[str, Any] = {"queue_size": random.choice([3, 12, 60]), "batch_size": random.choice([1, 4])}
+    config = StreamingConfig(queue_tokens=random.choice([60, 4000]), max_batch_tokens=64, **settings, **SMALL)  # type: ignore[arg-type]  # sizes
+    lost: list[object] = []
+
+    def items(name: str, count: int) -> list[dict[str, Any]]:
+        kinds = [{}, {"timeout": 60.0}, {"embedding": np.ones(8, np.float32)}]
+        texts = ["short", "a few more words than that", LONG[: random.randrange(300, 2000)]]
+        return [
+            {"id": f"{name}-{at % 7}", "text": f"{name} {at} {random.choice(texts)}", **random.choice(kinds)}
+            for at in range(count)
+        ]
+
+    store: Any = ListStore()
+    processor = StreamProcessor(HashEncoder(8), store=store, config=config)
+    asynchronous = AsyncStreamProcessor(HashEncoder(8), store=store, config=config)
+
+    def in_a_thread(name: str, given: list[dict[str, Any]], leave: int, ordered: bool) -> None:
+        stream: Any = processor.process_data_stream(given, ordered=ordered)
+        for at, result in enumerate(stream):
+            if result.error is not None:
+                lost.append((name, result.error))
+            if at == leave:
+                stream.close()
+
+    async def on_a_loop(given: list[dict[str, Any]], leave: int, ordered: bool) -> None:
+        stream: Any = asynchronous.process_data_stream(given, ordered=ordered)
+        at = 0
+        async for result in stream:
+            if result.error is not None:
+                lost.append(result.error)
+            if at == leave:
+                await stream.aclose()
+            at += 1
+
+    async def all_on_a_loop(given: list[tuple[list[dict[str, Any]], int, bool]]) -> None:
+        await asyncio.gather(
+            *(on_a_loop(*each) for each in given), asynchronous.embed([f"text {at} {LONG[:300]}" for at in range(40)])
+        )
+
+    def plan(name: str) -> tuple[list[dict[str, Any]], int, bool]:
+        return items(name, 30), random.choice([2, 10, 99, 99]), random.random() < 0.5
+
+    threads = [threading.Thread(target=in_a_thread, args=(f"t{at}", *plan(f"t{at}")), daemon=True) for at in range(12)]
+    plans = [plan(f"a{at}") for at in range(12)]
+    threads.append(threading.Thread(target=lambda: asyncio.run(all_on_a_loop(plans)), daemon=True))
+    threads.append(threading.Thread(target=lambda: processor.embed([f"text {at}" for at in range(200)]), daemon=True))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(6 * WAIT)
+        assert not thread.is_alive()
+    assert lost == []
+    asyncio.run(asynchronous.aclose())
+    for each in (processor, asynchronous):
+        assert each.stats().lanes.balanced
+        assert each.stats().open_streams == 0
+        assert each.stats().data.waiting == 0
+    processor.close()
 
 
 # --- at an end --------------------------------------------------------------------------------------------------------

@@ -322,8 +322,8 @@ async def _read_here(
     except _Stopped:
         pass
     except BaseException as err:  # handed to the consumer, who raises it
-        if shared.stopped:
-            raise
+        if shared.stopped and not isinstance(err, Exception):
+            raise  # the reader was cancelled
         error = err
     ready.put_nowait(_End(read, error))
 
