@@ -189,9 +189,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         for _ in range(5):
             self.pass_time(4)
         assert all(job.deadline == inf for job in self.live)
-        for lane in ("interactive", "bulk"):
+        lanes: tuple[LaneName, ...] = ("interactive", "bulk")
+        for lane in lanes:
             idle = not any(job.lane == lane and job.state != "ended" for job in self.kept)
-            assert not idle or self.scheduler.roomy(lane, self.now)  # type: ignore[arg-type]  # a lane's name
+            assert not idle or self.scheduler.roomy(lane, self.now)
         for job in tuple(self.live):
             assert self.scheduler.cancel(job)
             self._end(job, "cancelled")
