@@ -131,6 +131,7 @@ def test_documents_that_hang_with_another_are_stored_and_only_that_one_fails() -
 # --- bounded in what they hold ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timeout", [None, 80_000.0])
 def test_of_large_documents_few_are_held_at_a_time(timeout: float | None) -> None:
     class Blind:
