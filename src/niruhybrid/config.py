@@ -70,9 +70,9 @@ class StreamingConfig:
         buffer_size: items a buffer holds; 1 to 10,000,000.
         buffer_timeout: seconds the oldest item waits at the most for its batch to fill; 0 to 3600.
         batch_size: items in a micro-batch at the most; 1 to 65,536.
-        max_concurrent_streams: streams one processor serves at a time; 1 to 100,000.
-        processing_timeout: seconds from acceptance to result, after which an item ends with
-            `DeadlineExceededError`; above 0, to 86,400.
+        max_concurrent_streams: streams one processor serves at a time, batches not counted; 1 to 100,000.
+        processing_timeout: seconds from acceptance to result, after which a query without its own `timeout` ends with
+            `DeadlineExceededError`; above 0, to 86,400. A document without its own has no deadline.
         overflow: what a full buffer does with one item more.
         buffer_bytes: bytes a buffer holds, as estimated from its texts; None for no such bound.
         max_batch_tokens: padded tokens in a micro-batch at the most (longest text times texts); 8 to 1,000,000.
@@ -95,7 +95,7 @@ class StreamingConfig:
     buffer_size: int = 1000
     buffer_timeout: float = 0.1
     batch_size: int = 32
-    max_concurrent_streams: int = 10
+    max_concurrent_streams: int = 256
     processing_timeout: float = 30.0
     overflow: Overflow = "drop_oldest"
     buffer_bytes: int | None = None

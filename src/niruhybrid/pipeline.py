@@ -243,8 +243,11 @@ class Pipeline:
     def ingest(self, items: AsyncIterable[Any] | Iterable[Any], *, ordered: bool = True) -> AsyncIterator[DataResult]:
         """Encode and store `items`, yielding one result each; a result without `error` is searchable and durable.
 
+        However long it takes, a document without its own `timeout` is not given up. Of several with one id, the one
+        handed in last is kept.
+
         Args:
-            items: strings, mappings or `Document`s, read no further ahead than the bounds.
+            items: strings, mappings or `Document`s, read as the encoder gets to them, a few seconds of work ahead.
             ordered: yield in the items' order, else as they complete.
 
         Raises:
@@ -288,6 +291,8 @@ class Pipeline:
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
         """Encode texts as queries are encoded, ahead of generated data; all or none.
 
+        There may be any number of them: they are handed in as the encoder gets to them.
+
         Returns:
             One `(dim,)` unit vector for each text, in their order.
 
@@ -312,11 +317,13 @@ class Pipeline:
     async def delete(self, ids: Sequence[str]) -> tuple[int, int]:
         """Remove documents and return how many there were, and the watermark.
 
+        A document of one of these ids that was handed in before and is still under way is not kept either.
+
         Raises:
             StoreError: nothing was removed.
         """
         self._refuse_when_closed()
-        return await asyncio.to_thread(self._store.delete, ids)
+        return await self._processor.delete(ids)
 
     async def stats(self) -> PipelineStats:
         """Return the counters at this instant."""

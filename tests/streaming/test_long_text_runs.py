@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from queue import SimpleQueue
 
 import numpy as np
@@ -26,6 +26,8 @@ class Desk:
     def __init__(self) -> None:
         self.handed: SimpleQueue[tuple[Job, Future[Done]]] = SimpleQueue()
         self.refusals: list[OverloadedError] = []
+        self.full = False
+        self.asked: SimpleQueue[Callable[[], object]] = SimpleQueue()
 
     def start(self, job: Job) -> "Future[Done]":
         if self.refusals:
@@ -33,6 +35,11 @@ class Desk:
         future: Future[Done] = Future()
         self.handed.put((job, future))
         return future
+
+    def has_room(self, job: Job, when: Callable[[], object] | None, /, *, alone: bool) -> bool:  # noqa: ARG002
+        if self.full and when is not None:
+            self.asked.put(when)
+        return not self.full
 
     def next(self) -> tuple[Job, "Future[Done]"]:
         return self.handed.get(timeout=WAIT)
@@ -61,7 +68,7 @@ def desk() -> Desk:
 
 @pytest.fixture
 def texts(desk: Desk) -> Iterator[LongTexts]:
-    texts = LongTexts(desk.start, 2)
+    texts = LongTexts(desk.start, desk.has_room, 2)
     yield texts
     texts.close()
 
@@ -141,13 +148,52 @@ def test_a_refused_first_window_is_the_callers_and_a_later_one_is_tried_again(de
 
 
 def test_a_text_with_nothing_under_way_tries_again_by_itself(desk: Desk) -> None:
-    texts = LongTexts(desk.start, 1)
+    texts = LongTexts(desk.start, desk.has_room, 1)
     future = texts.start(job_of(2))
     desk.refusals.append(QueueFullError("full", retry_after=0.0))
     assert [desk.finish().payload for _ in range(2)] == [(0, False), (1, True)]
     assert future.result(WAIT)
     assert not desk.refusals
     texts.close()
+
+
+def test_a_text_with_a_window_under_way_waits_for_room(desk: Desk, texts: LongTexts) -> None:
+    desk.full = True
+    future = texts.start(job_of(3))
+    first = desk.next()
+    when = desk.asked.get(timeout=WAIT)
+    assert desk.handed.empty()
+    desk.full = False
+    when()
+    assert desk.finish().payload == (1, False)
+    first[1].set_result(Done(VECTOR, None, Timings()))
+    assert desk.finish().payload == (2, True)
+    assert future.result(WAIT).windows == 3
+
+
+def test_a_text_of_a_stream_waits_for_room_with_its_first_window_and_says_when_all_are_handed_in(
+    desk: Desk, texts: LongTexts
+) -> None:
+    handed_in = threading.Event()
+    desk.full = True
+    future = texts.feed(job_of(2), handed_in.set)
+    when = desk.asked.get(timeout=WAIT)
+    assert desk.handed.empty()
+    desk.full = False
+    desk.refusals.append(QueueFullError("full", retry_after=0.0))  # another was quicker: it asks again
+    when()
+    desk.finish()
+    assert handed_in.wait(WAIT)
+    desk.finish()
+    assert future.result(WAIT).windows == 2
+
+
+def test_those_who_wait_for_several_futures_are_told_of_a_text_that_is_taken_back(desk: Desk, texts: LongTexts) -> None:
+    future = texts.start(job_of(9))
+    desk.next()
+    assert future.cancel()
+    done, _ = wait([future], timeout=WAIT)
+    assert done == {future}
 
 
 def test_the_last_write_counts_and_times_are_the_longest(desk: Desk, texts: LongTexts) -> None:
@@ -177,7 +223,7 @@ def test_a_text_that_cannot_be_cut_fails_and_the_thread_goes_on(desk: Desk, text
 
 def test_a_closed_desk_of_texts_lets_its_thread_end(desk: Desk) -> None:
     before = set(threading.enumerate())
-    texts = LongTexts(desk.start, 2)
+    texts = LongTexts(desk.start, desk.has_room, 2)
     future = texts.start(job_of(1))
     desk.finish()
     assert future.result(WAIT)

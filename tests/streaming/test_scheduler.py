@@ -1,6 +1,7 @@
 """The scheduler by hand: each rule in a row of its own, and every instant where `now == due`."""
 
 from itertools import pairwise
+from math import inf
 
 import numpy as np
 import pytest
@@ -43,7 +44,8 @@ class Desk:
         timeout: float | None = None,
         session: str | None = None,
     ) -> Job:
-        limit = self.config.processing_timeout if timeout is None else timeout
+        usual = inf if lane == "bulk" else self.config.processing_timeout
+        limit = usual if timeout is None else timeout
         job = Job(text, lane, text, limit, None, session)
         self.scheduler.offer(job, tokens, self.now)
         return job
@@ -295,6 +297,37 @@ def test_a_model_that_expects_too_much_may_learn_again() -> None:
     only_late.now += STALE + 0.1
     only_late.offer("a", timeout=1.0)
     assert only_late.take().texts == ["a"]
+
+
+def test_texts_that_are_put_back_keep_their_order() -> None:
+    desk = Desk(now=0.0, batch_size=8)
+    for number in range(8):
+        desk.offer(f"lesson {number}")
+        desk.encode(desk.take(), 2.0)
+    desk.offer("running")
+    hung = desk.take()
+    for number in range(5):
+        desk.offer(f"q{number}", timeout=9.0)
+    desk.now += 7.5  # so all five are late by the model, and the model is old
+    desk.scheduler.give_up(hung, desk.now)
+    first = desk.take()
+    assert first.texts == ["q0"]
+    desk.offer("young", timeout=9.0)
+    desk.encode(first, 0.0)  # far sooner than the model expected
+    assert desk.take().texts == ["q1", "q2", "q3", "q4", "young"]
+
+
+def test_an_item_without_a_deadline_is_never_due() -> None:
+    desk = Desk(now=0.0)
+    desk.offer("d", "bulk", timeout=inf)
+    assert desk.scheduler.next_due() is None
+    desk.scheduler.expire(1e12)
+    assert desk.ended() == {}
+    desk.offer("q", timeout=2.0)
+    assert desk.scheduler.next_due() == 2.0
+    desk.scheduler.close()
+    assert desk.ended() == {"d": ClosedError, "q": ClosedError}
+    desk.check()
 
 
 # --- at the door ---------------------------------------------------------------------------------------------------
@@ -554,6 +587,55 @@ def test_giving_up_a_hung_batch_ends_its_items_and_the_next_is_taken() -> None:
     assert desk.take().texts == ["stuck"]
     assert desk.scheduler.stats(desk.now).hung == 1
     desk.check()
+
+
+def test_a_document_of_a_hung_batch_is_encoded_again_alone_and_a_query_is_not() -> None:
+    desk = Desk()
+    for name in ("a", "b", "c"):
+        desk.offer(name, "bulk")
+    desk.scheduler.give_up(desk.take(), desk.now)
+    assert desk.ended() == {}
+    desk.check()
+    desk.offer("q")
+    first = desk.take()
+    assert first.texts == ["q"]
+    desk.scheduler.give_up(first, desk.now)
+    assert desk.ended() == {"q": EncoderHungError}
+    alone = [desk.take() for _ in range(3)]
+    assert [batch.texts for batch in alone] == [["a"], ["b"], ["c"]]
+    desk.encode(alone[0])
+    desk.scheduler.give_up(alone[1], desk.now)  # this one is what makes it hang
+    desk.encode(alone[2])
+    assert desk.ended() == {"b": EncoderHungError}
+    assert desk.scheduler.stats(desk.now).bulk.delivered == 2
+    desk.check()
+
+
+def test_a_closed_scheduler_tries_no_hung_document_again() -> None:
+    desk = Desk()
+    desk.offer("d", "bulk")
+    batch = desk.take()
+    desk.scheduler.close()
+    desk.scheduler.give_up(batch, desk.now)
+    assert desk.ended() == {"d": EncoderHungError}
+    desk.check()
+
+
+def test_a_split_batch_counts_each_wait_once() -> None:
+    desk = Desk(batch_size=8)
+    for number in range(8):
+        desk.offer(f"d{number}", "bulk")
+    desk.now += 1.0
+    batch: Batch | None = desk.take()
+    while batch is not None:
+        if len(batch.works) > 1 and "d5" in batch.texts:
+            assert desk.scheduler.split(batch, ValueError(), desk.now)
+        else:
+            desk.encode(batch)
+        batch = desk.scheduler.take(desk.now)
+    wait = desk.scheduler.stats(desk.now).bulk.wait
+    assert wait.count == 8
+    assert wait.sum == pytest.approx(8.0)
 
 
 # --- the stage after encoding --------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """The scheduler under any sequence of events: items end once, what was given up is not encoded, counters add up."""
 
+from math import inf
+
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from niruhybrid.types import Vector
 
 ROW: Vector = np.array([1.0, 0.0], np.float32)
 LANES: st.SearchStrategy[LaneName] = st.sampled_from(["interactive", "bulk"])
+TIMES: st.SearchStrategy[float] = st.sampled_from([*range(1, 10), inf, inf])
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -36,6 +39,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def _end(self, job: Job, how: str) -> None:
         assert id(job) not in self.ends, "ended twice"
+        assert job.deadline < inf or "Deadline" not in how, "given up without a deadline"
         self.ends[id(job)] = how
         self.live.remove(job)
 
@@ -47,26 +51,31 @@ class SchedulerMachine(RuleBasedStateMachine):
         lane=LANES,
         text=st.sampled_from("abcdefgh"),
         tokens=st.sampled_from([2, 5, 9, 30, 100]),
-        timeout=st.integers(1, 9),
+        timeout=TIMES,
         session=st.sampled_from([None, None, "s", "t"]),
+        alone=st.booleans(),
     )
-    def offer(self, lane: LaneName, text: str, tokens: int, timeout: int, session: str | None) -> None:
+    def offer(
+        self, lane: LaneName, text: str, tokens: int, timeout: float, session: str | None, *, alone: bool
+    ) -> None:
         job = Job(text, lane, text, timeout, None, session)
         self.offered += 1
         self.kept.append(job)
+        room = self.scheduler.room(job, tokens, self.now, alone=alone)
         try:
             self.scheduler.offer(job, tokens, self.now)
         except (OverloadedError, ClosedError) as err:
             self.refused += 1
             closed = isinstance(err, ClosedError)
             assert closed == self.closed  # either outcome is right at some time
+            assert closed or timeout < inf or not room, "refused though a stream was told that there is room"
             return
         assert not self.closed, "closed never accepts"
         self.live.append(job)
         self._collect()
 
-    @rule(lane=LANES, timeout=st.integers(1, 9))
-    def offer_ready(self, lane: LaneName, timeout: int) -> None:
+    @rule(lane=LANES, timeout=TIMES)
+    def offer_ready(self, lane: LaneName, timeout: float) -> None:
         job = Job("ready", lane, "", timeout, ROW)
         self.offered += 1
         self.kept.append(job)
@@ -152,7 +161,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert all(job.deadline > self.now for job in self.live), "past its deadline and alive"
         due = self.scheduler.next_due()
         assert due is None or due > self.now
-        assert due is not None or not self.live
+        assert due is not None or all(job.deadline == inf for job in self.live)
 
     @rule()
     def close(self) -> None:
@@ -179,7 +188,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         """Let everything come to its end: then nothing is left."""
         for _ in range(5):
             self.pass_time(4)
-        assert not self.live
+        assert all(job.deadline == inf for job in self.live)
+        lanes: tuple[LaneName, ...] = ("interactive", "bulk")
+        for lane in lanes:
+            idle = not any(job.lane == lane and job.state != "ended" for job in self.kept)
+            assert not idle or self.scheduler.roomy(lane, self.now)
+        for job in tuple(self.live):
+            assert self.scheduler.cancel(job)
+            self._end(job, "cancelled")
         self.counters_add_up()
 
 

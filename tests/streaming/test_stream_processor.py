@@ -39,6 +39,8 @@ from niruhybrid.types import (
 )
 from tests.streaming.conftest import WAIT, FaultyEncoder, GatedEncoder
 
+SMALL: dict[str, Any] = {"chunk_size": 24, "overlap_size": 4}
+
 
 class ListStore:
     """The least that can be called a store: finds by shared terms."""
@@ -333,6 +335,23 @@ def test_a_deadline_of_ones_own(make: Make, gated: GatedEncoder) -> None:
     with pytest.raises(DeadlineExceededError, match=r"within 0\.02 s"):
         processor.query("q", "late", timeout=0.02)
     gated.gate.set()
+
+
+def test_documents_without_a_deadline_of_their_own_are_stored_however_late(make: Make, gated: GatedEncoder) -> None:
+    store = ListStore()
+    processor = make(gated, store=store, config=StreamingConfig(processing_timeout=0.02, **SMALL))
+    gated.hold()
+    opener = threading.Timer(0.1, gated.gate.set)
+    opener.start()
+    long = "a sentence of some words. " * 40
+    results = processor.data_stream([{"id": "a", "text": "short"}, {"id": "b", "text": long}, {"id": "c", "text": "x"}])
+    assert [result.error for result in results] == [None] * 3
+    gated.hold()
+    opener = threading.Timer(0.1, gated.gate.set)
+    opener.start()
+    assert processor.data("d", "a single one").ok
+    assert store.count() == 4
+    opener.join()
 
 
 def test_closed_is_closed(make: Make) -> None:

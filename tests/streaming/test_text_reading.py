@@ -1,6 +1,7 @@
 """How windows of one text are handed to the encoder, and come together again for the store."""
 
 import weakref
+from math import inf
 
 import numpy as np
 import pytest
@@ -46,16 +47,16 @@ def test_a_window_counts_as_the_encoder_reads_it() -> None:
 
 
 @pytest.mark.parametrize("mode", ["windows", "truncate"])
-def test_a_long_documents_time_is_its_own_or_else_each_windows(mode: LongText) -> None:
+def test_a_documents_time_is_its_own_or_else_without_end(mode: LongText) -> None:
     reader = Reader(WindowedEncoder(8), StreamingConfig(long_text=mode, processing_timeout=9.0))
     kind = Documents(reader, None, None).kind
     for timeout in (None, 3.0):
         job = kind.job(Document("d", "word " * 400, timeout=timeout))
         assert isinstance(job, LongJob)
-        assert (job.timeout, job.each) == (timeout, 9.0)
+        assert (job.timeout, job.each) == (timeout, inf)
         short = kind.job(Document("d", "word", timeout=timeout))
         assert isinstance(short, Job)
-        assert short.timeout == (timeout or 9.0)
+        assert short.timeout == (timeout or inf)
 
 
 @pytest.mark.parametrize("mean", [False, True])

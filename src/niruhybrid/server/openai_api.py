@@ -20,9 +20,11 @@ from niruhybrid.server.gate import Gate
 from niruhybrid.server.openai_stream import ChunkStreamResponse
 from niruhybrid.server.problems import RequestError
 from niruhybrid.server.routing import answered, left
-from niruhybrid.types import Query
+from niruhybrid.types import Query, Vector
 
 __all__ = ("router",)
+
+_SLICE = 64  # texts whose tokens are counted at a time
 
 
 def router(gate: Gate) -> APIRouter:
@@ -70,10 +72,23 @@ def _add_embeddings(paths: APIRouter, gate: Gate) -> None:
             pipeline = gate.pipeline()
             asked, _ = shapes.checked(shapes.EmbeddingRequest, await bodies.in_body(request, gate.config))
             texts = asked.texts()
-            vectors = await _unless_gone(request, pipeline.embed(texts))
-            return answered(shapes.embeddings(vectors, asked, await pipeline.count_tokens(texts)))
+            vectors, tokens = await _unless_gone(request, _embedded(pipeline, texts))
+            return await asyncio.to_thread(_embeddings, vectors, asked, tokens)
 
         return await _guarded(answer)
+
+
+async def _embedded(pipeline: Backend, texts: list[str]) -> tuple[list[Vector], int]:
+    """Return the vectors of texts and how many tokens they have, which are counted a few texts at a time."""
+    vectors = await pipeline.embed(texts)
+    slices = [texts[start : start + _SLICE] for start in range(0, len(texts), _SLICE)]
+    return vectors, sum([await pipeline.count_tokens(part) for part in slices])
+
+
+def _embeddings(vectors: list[Vector], asked: shapes.EmbeddingRequest, tokens: int) -> Response:
+    """Return the response; it is written in parts, since other threads wait while one is."""
+    answer = shapes.embeddings(vectors, asked, tokens)
+    return answered(answer | {"data": [orjson.Fragment(orjson.dumps(part)) for part in answer["data"]]})
 
 
 def _add_chat(paths: APIRouter, gate: Gate) -> None:

@@ -74,6 +74,7 @@ class Batcher:
         self._closed = False
         self._degraded = False
         self._outbox: Outbox | None = None  # of the event loop that came last
+        self._want_room: dict[LaneName, list[Callable[[], object]]] = {"interactive": [], "bulk": []}
 
     # --- for callers -------------------------------------------------------------------------------------------
 
@@ -123,6 +124,23 @@ class Batcher:
         with self._lock:
             self._scheduler.refuse(lane, reason)
 
+    def has_room(self, job: Job, when: Callable[[], object] | None, /, *, alone: bool) -> bool:
+        """Whether a stream may hand in an item now; see `Scheduler.room`.
+
+        Args:
+            job: the item.
+            when: if there is no room, called once, when there may be; under the batcher's lock, in any thread, so it
+                only wakes somebody, who asks again. None for no call.
+            alone: whether the stream has nothing else under way.
+        """
+        tokens = self._tokens(job)
+        with self._lock:
+            if self._scheduler.room(job, tokens, time.monotonic(), alone=alone):
+                return True
+            if when is not None:
+                self._want_room[job.lane].append(when)
+            return False
+
     def stats(self) -> tuple[SchedulerStats, CacheStats]:
         """Return every counter, all as of the same instant."""
         with self._lock:
@@ -147,6 +165,7 @@ class Batcher:
             self._closed = True
             self._scheduler.close()
             ended = self._collect()
+            self._tell_of_room()
             self._wind_down()
             threads = [each for each in (self._worker, self._alarm_thread, *self._stages.values()) if each is not None]
         hand_out(ended)
@@ -194,6 +213,7 @@ class Batcher:
         with self._lock:
             if self._scheduler.cancel(job):
                 _release(job)
+                self._tell_of_room()
 
     # --- the worker thread -------------------------------------------------------------------------------------
 
@@ -268,6 +288,7 @@ class Batcher:
             self._remember(batch, outcomes)
             live = self._scheduler.complete(batch, outcomes, now)
             ended = self._collect() + self._pass_on(live, now)
+            self._tell_of_room()
             self._wind_down()
         hand_out(ended)
         return True
@@ -305,6 +326,7 @@ class Batcher:
                 self._scheduler.finished(job.lane)
                 error = found if isinstance(found, NiruError) else None
                 self._end(job, error or _done(job, vector, found, seconds, now), ended, now)
+            self._tell_of_room()
             if self._scheduler.busy:
                 self._wake_worker()  # a lane that paused for its stage may go on
             if self._closed:
@@ -321,9 +343,10 @@ class Batcher:
             for batch in self._scheduler.overdue(now):
                 self._replace_worker(batch, now)
             ended = self._collect()
+            self._tell_of_room()
             due = self._scheduler.next_due()
             self._alarm.at = inf if due is None else due
-            done = due is None and self._closed
+            done = due is None and self._closed and not self._scheduler.busy
         hand_out(ended)
         return None if done else self._alarm.at
 
@@ -340,7 +363,16 @@ class Batcher:
         batch = self._scheduler.take(time.monotonic(), _is_gone)
         if batch is not None:
             self._alarm.look_by(batch.started + self._config.hang_timeout)
+            self._tell_of_room()
         return batch
+
+    def _tell_of_room(self) -> None:
+        """Wake those who wait for room in a lane that may have some; those who find none ask, and wait, again."""
+        for lane, waiting in self._want_room.items():
+            if waiting and self._scheduler.roomy(lane, time.monotonic()):
+                self._want_room[lane] = []
+                for tell in waiting:
+                    tell()
 
     def _wake_worker(self) -> None:
         if self._idle:
@@ -382,7 +414,8 @@ def _ending(job: Job, outcome: Done | NiruError) -> Ending:
 
 
 def _done(job: Job, vector: Vector, found: object, seconds: float, now: float) -> Done:
-    queued, total = job.taken_at - job.accepted_at, now - job.accepted_at
+    taken_at = job.accepted_at if job.taken_at is None else job.taken_at
+    queued, total = taken_at - job.accepted_at, now - job.accepted_at
     return Done(vector, found, Timings(queued, job.encoded_in, seconds, total))
 
 

@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Iterator
 from itertools import count
+from math import inf
 
 from niruhybrid.streaming.lanes import Job
 
@@ -12,7 +13,10 @@ _SLACK = 64  # ended items kept beyond as many as live ones
 
 
 class Deadlines:
-    """The deadlines of all items that have not ended, and of a bounded number of those that have."""
+    """All items that have not ended, by their deadlines, and a bounded number of those that have.
+
+    An item with an infinite deadline is never due.
+    """
 
     __slots__ = ("_compact_above", "_heap", "_order")
 
@@ -39,10 +43,10 @@ class Deadlines:
                 yield job
 
     def next(self) -> float | None:
-        """Return the first deadline of a live item, in monotonic seconds; None if there is none."""
+        """Return the first deadline of a live item, in monotonic seconds; None if no live item has one."""
         while self._heap and self._heap[0][2].state == "ended":
             heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+        return self._heap[0][0] if self._heap and self._heap[0][0] < inf else None
 
     def live(self) -> list[Job]:
         """Return the items that have not ended."""

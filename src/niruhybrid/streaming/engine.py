@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -18,6 +18,7 @@ from niruhybrid.streaming.ledger import LaneStats, SchedulerStats
 from niruhybrid.streaming.long_texts import LongJob, LongTexts
 from niruhybrid.streaming.queries import Queries
 from niruhybrid.streaming.reading import Reader
+from niruhybrid.types import Vector
 
 __all__ = ("Engine", "StreamStats", "configured")
 
@@ -97,7 +98,7 @@ class Engine:
         self.queries, self.data = self._queries.kind, self._documents.kind
         finish = None if store is None else {"interactive": self._queries.search, "bulk": self._documents.write}
         self.batcher = Batcher(encoder, config, finish=cast("Any", finish), observer=observer)
-        self._long = LongTexts(self.batcher.start, 2 * config.batch_size)
+        self._long = LongTexts(self.batcher.start, self.batcher.has_room, 2 * config.batch_size)
         self._streams = 0
         self._streams_lock = threading.Lock()
 
@@ -112,13 +113,33 @@ class Engine:
         Raises:
             OverloadedError, ClosedError: it was refused.
         """
+        self._documents.arrive(job.payload)
         return self._long.start(job) if isinstance(job, LongJob) else self.batcher.start(job)
 
     def start_here(self, job: AnyJob) -> "asyncio.Future[Any]":
         """Hand in a job from a coroutine, as `start` does; the future belongs to the running event loop."""
+        self._documents.arrive(job.payload)
         if isinstance(job, LongJob):
             return asyncio.wrap_future(self._long.start(job))
         return self.batcher.start_here(job)
+
+    def feed(self, job: AnyJob, handed_in: Callable[[], object]) -> "Future[Any]":
+        """Hand in a job of a stream, as `start` does; the first window of a long text waits for room as others do.
+
+        Args:
+            job: the job.
+            handed_in: of a long text, called in another thread when its last window is handed in.
+        """
+        if isinstance(job, LongJob):
+            self._documents.arrive(job.payload)
+            return self._long.feed(job, handed_in)
+        return self.start(job)
+
+    def feed_here(self, job: AnyJob, handed_in: Callable[[], object]) -> "asyncio.Future[Any]":
+        """Hand in a job of a stream from a coroutine, as `feed` does; the future belongs to the running event loop."""
+        if isinstance(job, LongJob):
+            return asyncio.wrap_future(self.feed(job, handed_in))
+        return self.start_here(job)
 
     async def run(self, job: AnyJob) -> AnyDone:
         """Hand in a job and wait for its end, on the running event loop; cancelling takes it back.
@@ -129,6 +150,7 @@ class Engine:
         """
         if isinstance(job, LongJob):
             return cast("AnyDone", await self.start_here(job))
+        self._documents.arrive(job.payload)
         return await self.batcher.run(job)
 
     def close(self, timeout: float) -> None:
@@ -161,17 +183,21 @@ class Engine:
             raise
         return self.job(kind, item)
 
-    def embed_jobs(self, texts: Sequence[str], timeout: float | None) -> list[AnyJob]:
-        """Return the jobs that only encode, one for each text; a refusal is counted.
+    def embedding(self, texts: Sequence[str], timeout: float | None) -> Kind[str, Vector]:
+        """Return the steps from a text to its vector alone; a refusal is counted.
 
         Raises:
-            InvalidInputError: as `Queries.embed_jobs` does.
+            InvalidInputError: as `Queries.embedding` does.
         """
         try:
-            return self._queries.embed_jobs(texts, timeout)
+            return self._queries.embedding(texts, timeout)
         except InvalidInputError:
             self.batcher.refuse("interactive", "invalid")
             raise
+
+    def removal(self, ids: Sequence[str]) -> Callable[[], tuple[int, int]]:
+        """Return what removes documents, as `Documents.removal` does."""
+        return self._documents.removal(ids)
 
     def open_stream(self) -> None:
         """Count a stream in.

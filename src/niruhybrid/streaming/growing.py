@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, closing
+from math import inf
 from typing import cast
 
 import numpy as np
@@ -73,8 +74,7 @@ class GrowingText:
         return cast("Window", raw)
 
     def _job(self, window: Window) -> AnyJob:
-        timeout = self._engine.config.processing_timeout
-        return self._engine.reader.job(Part(window, self._passages), window, self._document.title, timeout)
+        return self._engine.reader.job(Part(window, self._passages), window, self._document.title, inf)
 
     def _result(self, job: AnyJob, done: AnyDone) -> PassageResult:
         window = cast("Part", job.payload).window

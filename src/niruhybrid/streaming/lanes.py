@@ -57,14 +57,15 @@ class Job:
         payload: what the stage after encoding works on, a query or a document; let go of when it came to nothing.
         lane: where it waits and is counted.
         text: what is encoded, a window only where the encoder takes windows; let go of as the payload is.
-        timeout: seconds from acceptance until it is given up.
+        timeout: seconds from acceptance until it is given up; infinity for never.
         vector: its vector, if it needs no encoding.
         session: a newer job of the same session supersedes it; None for no session.
         tokens: how many tokens the encoder will read; None has them estimated.
         accepted_at: monotonic seconds at which it was offered.
-        deadline: monotonic seconds at which it is given up.
+        deadline: monotonic seconds at which it is given up; infinity for never.
         predicted: seconds that admission reckoned with; 0 where it did not reckon.
-        taken_at: monotonic seconds at which its text was taken for encoding; `accepted_at` if it never waited.
+        taken_at: monotonic seconds at which its text was first taken for encoding; `accepted_at` if it never waited;
+            None until then.
         encoded_in: seconds its batch took to encode.
         state: `waiting`, `in_flight`, then `ended`.
         work: the text it waits for; None for an item that has its vector.
@@ -83,7 +84,7 @@ class Job:
     accepted_at: float = field(init=False)
     deadline: float = field(init=False)
     predicted: float = field(default=0.0, init=False)
-    taken_at: float = field(init=False)
+    taken_at: float | None = field(default=None, init=False)
     encoded_in: float = field(default=0.0, init=False)
     state: Literal["waiting", "in_flight", "ended"] = field(default="waiting", init=False)
     work: "Work | None" = field(default=None, init=False)
@@ -104,6 +105,7 @@ class Work:
         jobs: the live jobs that want its vector.
         split: the part of a failed batch that it waits in, or None.
         waiting: whether it is in a lane now; not so while it is being encoded, and afterwards.
+        hung: how often the encoder did not return from a batch with it.
     """
 
     text: str | Window
@@ -113,6 +115,7 @@ class Work:
     jobs: list[Job]
     split: "list[Work] | None" = None
     waiting: bool = False
+    hung: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -183,6 +186,12 @@ class Lane:
         bucket[work.order] = work
         self.works += 1
         self.tokens += work.tokens
+
+    def put_back(self, works: list[Work]) -> None:
+        """Let texts that were just cut wait again, in their order, before everything else of their length."""
+        for work in reversed(works):
+            self.add(work)
+            self._buckets[bisect_left(_EDGES, work.tokens)].move_to_end(work.order, last=False)
 
     def add_split(self, works: list[Work]) -> None:
         """Let a part of a failed batch wait, before everything else of the lane."""

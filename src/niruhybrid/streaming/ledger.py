@@ -92,7 +92,7 @@ class LaneStats:
         waiting_tokens: estimated tokens that wait to be encoded in this lane.
         oldest_age: seconds the oldest waiting item has waited; 0 when none waits.
         shared: items that needed no encode of their own: their text was in flight, or its vector in the cache.
-        wait: seconds from acceptance until the item was taken.
+        wait: seconds from acceptance until the item was first taken.
         batch: what the lane's batches were like.
     """
 
@@ -189,12 +189,15 @@ class LaneLedger:
         self._wait = _Durations()
         self._encode = _Durations()
 
-    def took(self, waited: float) -> None:
+    def took(self) -> None:
         """Count an item's way from waiting to in flight."""
         self.waiting -= 1
         self.in_flight += 1
-        self._wait.counts[bisect_left(BOUNDS, waited)] += 1
-        self._wait.sum += waited
+
+    def waited(self, seconds: float) -> None:
+        """Count how long an item waited; once for each item, however often its text is encoded."""
+        self._wait.counts[bisect_left(BOUNDS, seconds)] += 1
+        self._wait.sum += seconds
 
     def dispatched(self, items: int, tokens: int, longest: int, reason: str) -> None:
         """Count a batch given to the encoder."""

@@ -4,25 +4,38 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
-from typing import NamedTuple, TypeAlias
+from queue import SimpleQueue
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from niruhybrid.errors import ClosedError, DeadlineExceededError, EncoderFailedError, NiruError, OverloadedError
+from niruhybrid.errors import (
+    ClosedError,
+    DeadlineExceededError,
+    EncoderFailedError,
+    NiruError,
+    OverloadedError,
+    QueueFullError,
+)
 from niruhybrid.streaming.callers import Done
 from niruhybrid.streaming.foreign import as_ours
 from niruhybrid.streaming.lanes import Job
 from niruhybrid.types import Timings, Vector
 from niruhybrid.windows import Window, unit_mean
 
-__all__ = ("LongDone", "LongJob", "LongTexts")
-
-_SHORTEST_WAIT = 0.005  # seconds
+__all__ = ("HasRoom", "LongDone", "LongJob", "LongTexts")
 
 _Step: TypeAlias = Callable[[], None]
+
+
+class HasRoom(Protocol):
+    """Whether there is room for a job; `Batcher.has_room`."""
+
+    def __call__(self, job: Job, when: Callable[[], object] | None, /, *, alone: bool) -> bool:
+        """Return whether there is room; if not, have `when` called once there may be."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +47,7 @@ class LongJob:
         windows: all its windows, in order, cut as they are asked for.
         job: makes a window's job; told the seconds that are left, and whether it is the last window.
         timeout: seconds until all of it is given up; None lets each window take its own.
-        each: seconds until one window is given up.
+        each: seconds until one window is given up; infinity for never.
         seen: tells, when all are cut, how many tokens the text had; asked in the thread that cuts.
         unread: windows that follow, which are cut only so that their tokens are counted.
     """
@@ -71,20 +84,19 @@ class LongDone(NamedTuple):
 class LongTexts:
     """Runs long texts against a batcher, each a few windows at a time, cut in a thread of its own.
 
-    A text that has begun and finds no room tries again when a window of any other text has ended, or else after the
-    time that the refusal named.
+    The next window of a text is handed in when its lane has room for it; of a text that has none under way, as soon as
+    the lane is not full.
 
     Args:
         start: hands a job to the batcher.
+        has_room: tells whether there is room for one.
         ahead: windows of one text that may wait or be under way.
     """
 
-    def __init__(self, start: "Callable[[Job], Future[Done]]", ahead: int) -> None:
-        self._start = start
-        self._ahead = ahead
+    def __init__(self, start: "Callable[[Job], Future[Done]]", has_room: HasRoom, ahead: int) -> None:
+        self._desk = _Desk(start, has_room, ahead, self._soon)
         self._lock = threading.Lock()
         self._steps: SimpleQueue[_Step | None] = SimpleQueue()
-        self._waiting: list[tuple[float, _Step]] = []
         self._running = False
         weakref.finalize(self, self._steps.put, None).atexit = False
 
@@ -94,8 +106,19 @@ class LongTexts:
         Raises:
             OverloadedError, ClosedError: its first window was refused.
         """
-        run = _Run(job, self._start, self._ahead, self._soon, self._later)
+        run = _Run(job, self._desk, _nothing)
         run.begin()
+        return run.future
+
+    def feed(self, job: LongJob, handed_in: Callable[[], object]) -> "Future[LongDone]":
+        """Hand in a text of a stream: its first window waits for room as the others do.
+
+        Args:
+            job: the text.
+            handed_in: called in another thread when its last window is handed in; not if it ends before.
+        """
+        run = _Run(job, self._desk, handed_in)
+        run.begin_with_room()
         return run.future
 
     def close(self) -> None:
@@ -111,55 +134,49 @@ class LongTexts:
             self._steps.put(step)
             if not self._running:
                 self._running = True
-                thread = threading.Thread(
-                    target=_take_steps, args=(self._steps, self._waiting), name="niru-windows", daemon=True
-                )
-                thread.start()
-
-    def _later(self, step: "_Step", seconds: float) -> None:
-        """Have a step taken after the next one, or after `seconds`; to be called by the thread."""
-        self._waiting.append((time.monotonic() + max(_SHORTEST_WAIT, seconds), step))
+                threading.Thread(target=_take_steps, args=(self._steps,), name="niru-windows", daemon=True).start()
 
 
-def _take_steps(steps: "SimpleQueue[_Step | None]", waiting: "list[tuple[float, _Step]]") -> None:
-    while True:
-        due = min((at for at, _ in waiting), default=None)
-        try:
-            step = steps.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
-            if step is None:
-                return
-            step()
-        except Empty:
-            pass
-        again = waiting.copy()
-        waiting.clear()
-        for _, each in again:
-            each()
-        again.clear()
-        step = None  # it may hold the last reference to a text
+def _take_steps(steps: "SimpleQueue[_Step | None]") -> None:
+    while (step := steps.get()) is not None:
+        step()
+        del step  # it may hold the last reference to a text
+
+
+def _nothing() -> None:
+    pass
+
+
+class _Desk(NamedTuple):
+    """What every text is run with.
+
+    Attributes:
+        start: hands a job to the batcher.
+        has_room: tells whether there is room for one.
+        ahead: windows of one text that may wait or be under way.
+        soon: has a step taken in the thread.
+    """
+
+    start: "Callable[[Job], Future[Done]]"
+    has_room: HasRoom
+    ahead: int
+    soon: "Callable[[_Step], None]"
 
 
 class _Run:
     """One text. After its beginning, everything happens in one thread."""
 
-    def __init__(
-        self,
-        job: LongJob,
-        start: "Callable[[Job], Future[Done]]",
-        ahead: int,
-        soon: "Callable[[_Step], None]",
-        later: "Callable[[_Step, float], None]",
-    ) -> None:
+    def __init__(self, job: LongJob, desk: _Desk, handed_in: Callable[[], object]) -> None:
         self.future: Future[LongDone] = Future()
         self._job = job
-        self._start = start
-        self._ahead = ahead
-        self._soon = soon
-        self._later = later
-        self._moved = self._began = time.monotonic()
+        self._desk = desk
+        self._soon = desk.soon
+        self._handed_in = handed_in
+        self._began = time.monotonic()
         self._next: Window | None = next(job.windows)
         self._after: Window | None = next(job.windows, None)
         self._live: set[Future[Done]] = set()
+        self._asked = False  # whether it will be told of room
         self._sum: Vector | None = None
         self._first: Vector | None = None
         self._used = 0
@@ -172,28 +189,46 @@ class _Run:
     def begin(self) -> None:
         """Hand in the first window; the others follow in the thread."""
         try:
-            self._hand_in()
+            if self._next is not None:
+                self._hand_in(self._next, self._job_of(self._next))
         except Exception as err:
             if not self._live:
                 raise
             self._fail(err)  # the next could not be cut
-        self.future.add_done_callback(lambda _: self._soon(self._drop))
+        self.begin_with_room()
+
+    def begin_with_room(self) -> None:
+        """Hand in windows in the thread, as there is room for them."""
+        self.future.add_done_callback(self._over)
         self._soon(self._advance)
 
-    def _hand_in(self) -> None:
+    def _over(self, future: "Future[LongDone]") -> None:
+        if future.cancelled():
+            future.set_running_or_notify_cancel()  # those who wait for several futures are told too
+            self._drop()
+        self._soon(self._drop)  # a window may have been on its way
+
+    def _job_of(self, window: Window) -> Job:
+        """Return the job of the next window.
+
+        Raises:
+            DeadlineExceededError: there is no time left for it.
+        """
+        return self._job.job(window, self._time_left(), self._after is None)
+
+    def _hand_in(self, window: Window, job: Job) -> None:
         """Hand in the next window.
 
         Raises:
-            NiruError: it was refused, or there is no time left for it.
+            NiruError: it was refused.
         """
-        window = self._next
-        if window is None:
-            return
-        future = self._start(self._job.job(window, self._time_left(), self._after is None))
+        future = self._desk.start(job)
         self._live.add(future)
         self._used += window.used
         self._windows += 1
         self._next, self._after = self._after, None if self._after is None else next(self._job.windows, None)
+        if self._next is None:
+            self._handed_in()
         future.add_done_callback(lambda done: self._soon(lambda: self._ended(done)))  # last: it may be done already
 
     def _time_left(self) -> float:
@@ -209,16 +244,33 @@ class _Run:
     def _advance(self) -> None:
         """Hand in windows as far as there is room; when all are, have the text's tokens counted."""
         try:
-            while self._next is not None and len(self._live) < self._ahead and not self.future.done():
-                self._hand_in()
+            while (window := self._next) is not None and len(self._live) < self._desk.ahead and not self.future.done():
+                job = self._job_of(window)
+                if not self._may_enter(job):
+                    break
+                with suppress(QueueFullError):  # another was quicker: room is asked for again
+                    self._hand_in(window, job)
         except OverloadedError as err:
             if not self._live:  # with others under way, it is tried again when one has ended
-                self._wait_or_fail(err)
+                self._fail(err)
         except Exception as err:  # noqa: BLE001  # whatever a tokenizer raises is the text's error, never the thread's end
             self._fail(err)
         if self._next is None and not self._counting:
             self._counting = True
             self._soon(self._count)
+
+    def _may_enter(self, job: Job) -> bool:
+        when = None if self._asked else self._room_came
+        self._asked = True
+        if not self._desk.has_room(job, when, alone=not self._live):
+            return False
+        if when is not None:
+            self._asked = False  # there was no need to ask
+        return True
+
+    def _room_came(self) -> None:
+        self._asked = False
+        self._soon(self._advance)
 
     def _count(self) -> None:
         """Cut one more of the windows that are not read; when there is none, learn how many tokens there were."""
@@ -233,12 +285,6 @@ class _Run:
         except Exception as err:  # noqa: BLE001  # same
             self._fail(err)
         self._end_if_done()
-
-    def _wait_or_fail(self, err: OverloadedError) -> None:
-        if time.monotonic() - self._moved >= self._job.each:
-            self._fail(err)
-        else:
-            self._later(self._advance, err.retry_after)
 
     def _ended(self, part: "Future[Done]") -> None:
         self._live.discard(part)
@@ -256,13 +302,12 @@ class _Run:
         self._end_if_done()
 
     def _end_if_done(self) -> None:
-        if self._next is not None or self._live or self._seen is None or self.future.done():
+        if self._next is not None or self._live or self._seen is None:
             return
-        if self.future.set_running_or_notify_cancel():
+        with suppress(InvalidStateError):  # it may have been taken back meanwhile
             self.future.set_result(self._done(self._seen))
 
     def _learn(self, done: Done) -> None:
-        self._moved = time.monotonic()
         if self._sum is None:
             self._first = self._sum = done.vector
         else:
@@ -282,7 +327,7 @@ class _Run:
         return LongDone(vector, self._found, self._timings, seen, min(self._used, seen), self._windows)
 
     def _fail(self, error: Exception) -> None:
-        if not self.future.done() and self.future.set_running_or_notify_cancel():
+        with suppress(InvalidStateError):
             self.future.set_exception(as_ours(error, EncoderFailedError, "cutting the text raised {}: see the cause"))
         self._drop()
 

@@ -1,10 +1,11 @@
 """Texts for which somebody waits: queries, which are searched for, and texts that are only to be encoded."""
 
+import time
 from collections.abc import Sequence
 from itertools import chain
 from typing import cast
 
-from niruhybrid.errors import InvalidTextError, NiruError
+from niruhybrid.errors import DeadlineExceededError, InvalidTextError, NiruError
 from niruhybrid.ports import Store
 from niruhybrid.streaming.inputs import as_query, id_of, text_of
 from niruhybrid.streaming.kinds import AnyDone, AnyJob, Kind
@@ -16,6 +17,8 @@ from niruhybrid.types.checks import checked_text, checked_timeout
 from niruhybrid.windows import Window
 
 __all__ = ("Queries",)
+
+_SHORT = 256  # characters that are tokenized at once on an event loop
 
 
 class Queries:
@@ -53,8 +56,13 @@ class Queries:
             notes=self._reader.notes(query.text),
         )
 
-    def embed_jobs(self, texts: Sequence[str], timeout: float | None) -> list[AnyJob]:
-        """Return the jobs that only encode, one for each text.
+    def embedding(self, texts: Sequence[str], timeout: float | None) -> Kind[str, Vector]:
+        """Return the steps from a text to its vector alone; the first text that fails raises its error.
+
+        Args:
+            texts: all texts that are to be encoded.
+            timeout: seconds from now until they are given up; None gives each `processing_timeout` from when it is
+                handed in.
 
         Raises:
             InvalidInputError: `texts` is one string, one of them can't be used (the message gives its position), or
@@ -64,8 +72,14 @@ class Queries:
             raise InvalidTextError("texts is one string: give a list, such as [text]")
         checked_timeout(timeout)
         most = self._config.max_text_chars
-        checked = [checked_text(text, what=f"text {at}", max_chars=most) for at, text in enumerate(texts)]
-        return [self._embed_job(text, timeout) for text in checked]
+        for at, text in enumerate(texts):
+            checked_text(text, what=f"text {at}", max_chars=most)
+        due = None if timeout is None else time.monotonic() + timeout
+
+        def job(text: str) -> AnyJob:
+            return self._embed_job(text, None if due is None or timeout is None else _left(due, timeout))
+
+        return Kind("interactive", _as_text, job, _vector, _raise, aside=_takes_long)
 
     def _embed_job(self, text: str, timeout: float | None) -> AnyJob:
         each = timeout or self._config.processing_timeout
@@ -92,6 +106,29 @@ class Queries:
         found = cast("Store", self._store).search(list(requests.values())) if requests else []
         by_place = dict(zip(requests, found, strict=True))
         return [by_place.get(at) for at in range(len(items))]
+
+
+def _left(due: float, timeout: float) -> float:
+    left = due - time.monotonic()
+    if left <= 0.0:
+        raise DeadlineExceededError(f"not all texts were encoded within {timeout:g} s: allow more time")
+    return left
+
+
+def _as_text(raw: object, position: int) -> str:  # noqa: ARG001  # as every kind does
+    return cast("str", raw)
+
+
+def _takes_long(raw: object) -> bool:
+    return len(cast("str", raw)) > _SHORT
+
+
+def _vector(job: AnyJob, done: AnyDone) -> Vector:  # noqa: ARG001  # as every kind does
+    return done.vector
+
+
+def _raise(raw: object, position: int, error: NiruError) -> Vector:  # noqa: ARG001  # as every kind does
+    raise error
 
 
 def _failed(raw: object, position: int, error: NiruError) -> QueryResult:

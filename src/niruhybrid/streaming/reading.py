@@ -12,11 +12,12 @@ from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import EncoderFailedError, NiruError
 from niruhybrid.ports import Encoder, TermEncoder, TokenCounter, WindowEncoder
 from niruhybrid.streaming.lanes import Job, LaneName
+from niruhybrid.streaming.write_order import Arrival
 from niruhybrid.types import Document, IndexEntry, Vector
 from niruhybrid.types.checks import checked_text
 from niruhybrid.windows import MARKS, Window, WindowCutter, cutter_for, estimated_tokens, unit_mean
 
-__all__ = ("Gathering", "Growing", "Part", "Reader", "entry_of", "truncated")
+__all__ = ("Gathering", "Growing", "Part", "Reader", "Whole", "entry_of", "truncated")
 
 _SLICE = 2048  # characters tokenized at a time: few milliseconds
 _CHARS_READ = 32  # characters for each token, where only the beginning is read; words are shorter
@@ -193,6 +194,34 @@ class Part:
         self.gathering = gathering
 
 
+class Whole:
+    """A document that is encoded at once. Used by the thread that writes.
+
+    Args:
+        document: the document.
+
+    Attributes:
+        document: the same.
+        arrival: its place among the writes of its id; set when it is handed in.
+    """
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.arrival: Arrival | None = None
+        self._vector: Vector | None = None
+
+    def put(self, vector: Vector) -> None:
+        """Keep its vector."""
+        self._vector = vector
+
+    def entries(self, terms: Terms) -> list[IndexEntry]:
+        """Return what is to be written."""
+        return [] if self._vector is None else [IndexEntry(self.document, self._vector, terms(self.document))]
+
+    def written(self, watermark: int) -> None:
+        """Take note that it is kept."""
+
+
 class Gathering:
     """A document's windows, written together once all are there. Used by the thread that writes.
 
@@ -201,12 +230,15 @@ class Gathering:
         mean: whether it is kept as one entry with the mean vector, or as one for each window.
 
     Attributes:
+        document: the whole.
+        arrival: its place among the writes of its id; set when it is handed in.
         total: how many windows there are; None as long as that is not known.
     """
 
     def __init__(self, document: Document, *, mean: bool) -> None:
+        self.document = document
+        self.arrival: Arrival | None = None
         self.total: int | None = None
-        self._document = document
         self._mean = mean
         self._vectors: dict[int, tuple[Window, Vector]] = {}
         self._written = False
@@ -222,8 +254,8 @@ class Gathering:
         kept = [self._vectors[part] for part in sorted(self._vectors)]
         if self._mean:
             vector = unit_mean(np.sum([vector for _, vector in kept], axis=0), kept[0][1])
-            return [IndexEntry(self._document, vector, terms(self._document))]
-        return [entry_of(self._document, window, vector, terms) for window, vector in kept]
+            return [IndexEntry(self.document, vector, terms(self.document))]
+        return [entry_of(self.document, window, vector, terms) for window, vector in kept]
 
     def written(self, watermark: int) -> None:  # noqa: ARG002  # the same for those that grow
         """Take note that the entries are kept."""
@@ -238,12 +270,15 @@ class Growing:
         document: its id, title and metadata.
 
     Attributes:
+        document: the same.
+        arrival: its place among the writes of its id; set when its first window is handed in.
         watermarks: of each window that was written, until it is asked for.
     """
 
     def __init__(self, document: Document) -> None:
         self.watermarks: dict[int, int] = {}
-        self._document = document
+        self.document = document
+        self.arrival: Arrival | None = None
         self._vectors: dict[int, tuple[Window, Vector]] = {}
         self._next = 0
 
@@ -254,7 +289,7 @@ class Growing:
 
     def entries(self, terms: Terms) -> list[IndexEntry]:
         """Return what is to be written now: the windows that follow those written, without a gap."""
-        return [entry_of(self._document, *self._vectors[part], terms) for part in self._ready()]
+        return [entry_of(self.document, *self._vectors[part], terms) for part in self._ready()]
 
     def written(self, watermark: int) -> None:
         """Take note that the entries are kept."""

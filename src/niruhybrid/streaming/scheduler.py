@@ -23,6 +23,8 @@ from niruhybrid.windows import Window
 
 __all__ = ("Scheduler",)
 
+_TRIES = 2  # encodes of a document's text that may hang
+
 
 class Scheduler:
     """The state of both lanes, and every decision about them.
@@ -72,7 +74,7 @@ class Scheduler:
         job.deadline = now + job.timeout
         lane = self._lanes[job.lane]
         work = self._by_text.get(job.text) if job.vector is None else None
-        self._admit(job, lane, 0 if work is not None or job.vector is not None else tokens)
+        self._admit(job, lane, 0 if self._needs_no_encode(job) else tokens)
         lane.ledger.waiting += 1
         if job.vector is not None:
             self._enter_ready(job, lane)
@@ -86,11 +88,34 @@ class Scheduler:
         if job.session is not None:
             self._supersede(job, job.session)
 
+    def room(self, job: Job, tokens: int, now: float, *, alone: bool) -> bool:
+        """Whether a stream may hand in an item now; always, once the scheduler is closed.
+
+        Args:
+            job: the item.
+            tokens: estimated tokens of its text.
+            now: monotonic seconds.
+            alone: whether the stream has nothing else under way: then it waits only while the lane is full.
+        """
+        lane = self._lanes[job.lane]
+        if self._closed:
+            return True
+        if self._admission.full(lane, 0 if self._needs_no_encode(job) else tokens) is not None:
+            return False
+        return alone or self._admission.room(lane, now)
+
+    def roomy(self, lane: LaneName, now: float) -> bool:
+        """Whether streams that wait for room in a lane are to ask again."""
+        return self._closed or self._admission.room(self._lanes[lane], now)
+
     def refuse(self, lane: LaneName, reason: str) -> None:
         """Count an item that was refused before it could be offered."""
         ledger = self._lanes[lane].ledger
         ledger.offered += 1
         count(ledger.rejected, reason)
+
+    def _needs_no_encode(self, job: Job) -> bool:
+        return job.vector is not None or job.text in self._by_text
 
     def _admit(self, job: Job, lane: Lane, tokens: int) -> None:
         lane.ledger.offered += 1
@@ -169,8 +194,7 @@ class Scheduler:
         if not late:
             return works
         if self._capacity.stale(now) and len(late) == sum(len(work.jobs) for work in works):
-            for work in reversed(works[1:]):
-                self._lanes[work.lane].add(work)
+            self._lanes[works[0].lane].put_back(works[1:])
             return works[:1]
         for job in late:
             self._give_up(job, now)
@@ -207,7 +231,7 @@ class Scheduler:
         for work, outcome in zip(batch.works, outcomes, strict=True):
             self._forget(work)
             if isinstance(outcome, NiruError):
-                self._fail_all(work, outcome)
+                self._fail_all(work.jobs, outcome)
                 continue
             for job in work.jobs:
                 job.encoded_in = seconds
@@ -244,16 +268,29 @@ class Scheduler:
         return [batch for batch in self._encoding if batch.returned is None and now >= batch.started + limit]
 
     def give_up(self, batch: Batch, now: float) -> None:
-        """End every item of a batch whose encode did not return."""
+        """End the items of a batch whose encode did not return.
+
+        Documents have another try: their texts wait at the head of the lane, each to be encoded alone, so that one that
+        makes the encoder hang takes no others with it. When an encode of it hangs again, a document ends too.
+        """
         self._returned(batch, now)
         self._hung += 1
         error = EncoderHungError(
             f"the encoder did not return {len(batch.works)} texts within {self._config.hang_timeout:g} s: "
             "its worker was replaced; try again, or raise `hang_timeout`"
         )
-        for work in batch.works:
-            self._forget(work)
-            self._fail_all(work, error)
+        for work in reversed(batch.works):
+            work.hung += 1
+            more = work.hung < _TRIES and not self._closed
+            again = [job for job in work.jobs if more and job.lane == "bulk"]
+            self._fail_all([job for job in work.jobs if job not in again], error)
+            if again:
+                work.jobs[:] = again
+                for job in again:
+                    self._untake(job)
+                self._bulk.add_split([work])
+            else:
+                self._forget(work)
 
     def has(self, batch: Batch) -> bool:
         """Whether a batch is neither completed nor split nor given up."""
@@ -268,10 +305,12 @@ class Scheduler:
         self._encoding.remove(batch)
         seconds = (now if batch.returned is None else batch.returned) - batch.started
         self._lanes[batch.lane].ledger.encoded(seconds)
+        if batch.lane == "interactive":
+            self._capacity.queries_took(seconds, now)
         return seconds
 
-    def _fail_all(self, work: Work, error: NiruError) -> None:
-        for job in work.jobs:
+    def _fail_all(self, jobs: Sequence[Job], error: NiruError) -> None:
+        for job in jobs:
             self.fail(job, error)
             self._ended.append(Ended(job, error))
 
@@ -384,8 +423,11 @@ class Scheduler:
 
     def _take(self, job: Job, now: float) -> None:
         job.state = "in_flight"
-        job.taken_at = now
-        self._lanes[job.lane].ledger.took(now - job.accepted_at)
+        ledger = self._lanes[job.lane].ledger
+        ledger.took()
+        if job.taken_at is None:
+            job.taken_at = now
+            ledger.waited(now - job.accepted_at)
 
     def _untake(self, job: Job) -> None:
         job.state = "waiting"

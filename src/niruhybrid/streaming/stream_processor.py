@@ -4,7 +4,6 @@ import asyncio
 import atexit
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
@@ -13,7 +12,6 @@ from niruhybrid.ports import BatchObserver, Encoder, Store
 from niruhybrid.streaming.batcher import Batcher
 from niruhybrid.streaming.engine import Engine, StreamStats, configured
 from niruhybrid.streaming.growing import GrowingText, text_stream, text_stream_here
-from niruhybrid.streaming.kinds import AnyDone
 from niruhybrid.streaming.streams import stream, stream_here
 from niruhybrid.types import DataResult, Document, Metadata, PassageResult, Query, QueryResult, Vector
 
@@ -101,13 +99,15 @@ class StreamProcessor(_Processor):
     def process_query_batch(self, queries: Iterable[object]) -> list[QueryResult]:
         """Process queries together; one that fails has `.error` set and leaves the others alone.
 
+        There may be any number of them: the time of each counts from when it is handed in, as the encoder gets to it.
+
         Args:
             queries: strings, mappings (`id`, `text`, `top_k`, `metadata`, `timeout`, `session`) or `Query`.
 
         Returns:
             One result per query, in their order.
         """
-        return list(stream(self._engine, self._engine.queries, queries, ordered=True))
+        return list(stream(self._engine, self._engine.queries, queries, ordered=True, counted=False))
 
     def process_query_stream(self, queries: Iterable[object], *, ordered: bool = True) -> Iterator[QueryResult]:
         """Yield the result of each query as the stream of queries goes on.
@@ -133,6 +133,8 @@ class StreamProcessor(_Processor):
     ) -> DataResult:
         """Encode one document, unless it brings its `embedding`, and index it.
 
+        Without a `timeout` it has no deadline. Of several documents with one id, the one handed in last is kept.
+
         Raises:
             InvalidInputError: an argument can't be used.
             OverloadedError: it was refused; try again after its `retry_after` seconds.
@@ -152,13 +154,15 @@ class StreamProcessor(_Processor):
     def process_data_batch(self, items: Iterable[object]) -> list[DataResult]:
         """Process documents together; one that fails has `.error` set and leaves the others alone.
 
+        There may be any number of them.
+
         Args:
             items: strings, mappings (`id`, `text`, `title`, `metadata`, `embedding`, `timeout`) or `Document`.
 
         Returns:
             One result per document, in their order.
         """
-        return list(stream(self._engine, self._engine.data, items, ordered=True))
+        return list(stream(self._engine, self._engine.data, items, ordered=True, counted=False))
 
     def process_data_stream(self, items: Iterable[object], *, ordered: bool = True) -> Iterator[DataResult]:
         """Yield the result of each document as the stream goes on; arguments as in `process_query_stream`."""
@@ -170,7 +174,7 @@ class StreamProcessor(_Processor):
         """Encode and index a text while it still grows, passage by passage.
 
         However it is cut into pieces, the passages are the same. The first takes the place of what was kept under
-        `text_id`; each is searchable when its result is there. `processing_timeout` is for each passage. Of the text no
+        `text_id`; each is searchable when its result is there, and none is given up for being slow. Of the text no
         more is held than a window and the passages that are under way.
 
         Args:
@@ -194,24 +198,33 @@ class StreamProcessor(_Processor):
         """Encode texts and search for nothing, all or none, before generated data, as queries are.
 
         Args:
-            texts: what is encoded; as many as the lane of queries has room for.
-            timeout: seconds until they are given up; None takes `processing_timeout`.
+            texts: what is encoded, however many; handed in as the encoder gets to them, so that queries do not wait
+                behind all of them.
+            timeout: seconds until all are given up; None gives each text `processing_timeout`, from when it is handed
+                in.
 
         Returns:
             One `(dim,)` unit vector for each text, in their order.
 
         Raises:
             InvalidInputError: an argument can't be used; nothing was encoded.
-            OverloadedError: one was refused; try again after its `retry_after` seconds.
+            OverloadedError: one can't be encoded in time; try again after its `retry_after` seconds.
             DeadlineExceededError, ClosedError, EncoderError: one was accepted and ended so.
         """
-        futures: list[Future[AnyDone]] = []
-        try:
-            futures.extend(map(self._engine.start, self._engine.embed_jobs(texts, timeout)))
-            return [future.result().vector for future in futures]
-        finally:
-            for future in futures:
-                future.cancel()
+        kind = self._engine.embedding(texts, timeout)
+        return list(stream(self._engine, kind, texts, ordered=True, counted=False))
+
+    def delete(self, ids: Sequence[str]) -> tuple[int, int]:
+        """Remove documents from the store; documents of these ids that are under way are not kept either.
+
+        Returns:
+            How many there were, and the watermark.
+
+        Raises:
+            InvalidSettingError: the processor has no store.
+            StoreError: nothing was removed.
+        """
+        return self._engine.removal(ids)()
 
     def close(self) -> None:
         """Refuse new items, end those that wait, and wait up to 5 s for those in flight; a second call does no harm."""
@@ -263,7 +276,8 @@ class AsyncStreamProcessor(_Processor):
 
     async def process_query_batch(self, queries: Iterable[object]) -> list[QueryResult]:
         """Process queries together; as `StreamProcessor.process_query_batch`."""
-        return [each async for each in stream_here(self._engine, self._engine.queries, queries, ordered=True)]
+        results = stream_here(self._engine, self._engine.queries, queries, ordered=True, counted=False)
+        return [each async for each in results]
 
     def process_query_stream(
         self, queries: AsyncIterable[object] | Iterable[object], *, ordered: bool = True
@@ -299,7 +313,8 @@ class AsyncStreamProcessor(_Processor):
 
     async def process_data_batch(self, items: Iterable[object]) -> list[DataResult]:
         """Process documents together; as `StreamProcessor.process_data_batch`."""
-        return [each async for each in stream_here(self._engine, self._engine.data, items, ordered=True)]
+        results = stream_here(self._engine, self._engine.data, items, ordered=True, counted=False)
+        return [each async for each in results]
 
     def process_data_stream(
         self, items: AsyncIterable[object] | Iterable[object], *, ordered: bool = True
@@ -328,14 +343,13 @@ class AsyncStreamProcessor(_Processor):
 
         Cancelling takes the texts back.
         """
-        futures: list[asyncio.Future[AnyDone]] = []
-        try:
-            futures.extend(map(self._engine.start_here, self._engine.embed_jobs(texts, timeout)))
-            return [(await future).vector for future in futures]
-        finally:
-            for future in futures:
-                if not future.cancel() and not future.cancelled():
-                    future.exception()  # several may have failed, and one of them tells of it
+        kind = self._engine.embedding(texts, timeout)
+        results = stream_here(self._engine, kind, texts, ordered=True, counted=False)
+        return [each async for each in results]
+
+    async def delete(self, ids: Sequence[str]) -> tuple[int, int]:
+        """Remove documents from the store; as `StreamProcessor.delete`."""
+        return await asyncio.to_thread(self._engine.removal(ids))
 
     async def aclose(self) -> None:
         """Refuse new items, end those that wait, and wait up to 5 s for those in flight; a second call does no harm."""

@@ -76,7 +76,7 @@ class Document:
         title: shown, and searched by words; may be empty.
         metadata: kept and returned with every hit.
         embedding: a ready vector, `(dim,)`; made a unit vector. None has the text encoded.
-        timeout: seconds until its processing is given up; None takes `processing_timeout`.
+        timeout: seconds from when it is handed to the encoder's queue until it is given up; None for no deadline.
 
     Raises:
         InvalidInputError: an attribute can't be used; the subclass says which.
