@@ -1,4 +1,4 @@
-"""Run the fast tests on each other Python, 3.11 to 3.13, that this machine has: `make test-pythons`.
+"""Run the fast tests on each other Python, 3.11 to 3.14, that this machine has: `make test-pythons`.
 
 Pythons are looked for on PATH and where pyenv keeps them. Each gets an environment of its own (`.venv-3.12`, say),
 made by the same make rules as `.venv`.
@@ -13,8 +13,8 @@ from pathlib import Path
 __all__ = ("main",)
 
 ROOT = Path(__file__).resolve().parent.parent
-VERSIONS = ("3.11", "3.12", "3.13")
-ASK = "import sys; print('%d.%d' % sys.version_info[:2], sys.executable)"
+VERSIONS = ("3.11", "3.12", "3.13", "3.14")
+ASK = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2], sys.executable)"
 
 
 def candidates() -> list[str]:
@@ -24,7 +24,11 @@ def candidates() -> list[str]:
 
 
 def answer(program: str) -> tuple[str, str] | None:
-    """Ask a program for its version and path; None where it does not run, such as a shim of an inactive version."""
+    """Ask a program for its version and path.
+
+    None where it does not run, such as a shim of an inactive version, or can't make environments, such as Debian's
+    without the package python3-venv.
+    """
     try:
         done = subprocess.run((program, "-c", ASK), capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
