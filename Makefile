@@ -62,6 +62,7 @@ changelog: setup ## show the next release's notes
 
 lock: setup ## pin the requirements again; make lock ARGS=--upgrade moves them
 	$(BIN)/python tools/lock.py $(ARGS)
+	$(BIN)/python -m tools.platforms
 
 clean: ## remove everything that make made
 	rm -rf .venv .venv-* build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
