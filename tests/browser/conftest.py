@@ -23,7 +23,7 @@ __all__ = ("serving",)  # fixtures of the server's tests
 
 ARTEFACTS = Path(__file__).parents[2] / "artefacts" / "console"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PATIENCE_MS = 10_000
+PATIENCE_MS = 30_000
 
 
 @pytest.fixture(scope="module")  # while it is there, no event loop can be run in this thread: others need it
