@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from tests.cluster.reading import Event, events
-from tests.cluster.replicas import HELD, Gate
+from tests.cluster.replicas import HELD, Gate, Led
 from tests.cluster.served import Served
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -69,7 +69,28 @@ def until(holds: Callable[[], bool]) -> None:
         if holds():
             return
         threading.Event().wait(0.1)
-    raise AssertionError("it does not come to hold")
+    raise AssertionError(f"it does not come to hold: {holds.__qualname__}")
+
+
+def hold_both(
+    served: Served, gate: Gate, pool: ThreadPoolExecutor
+) -> tuple[list[Future[requests.Response]], list[Led]]:
+    """Hold documents at each of two replicas: which one gets a request is chance, so send until both are held.
+
+    Returns:
+        The requests: the last is at the second replica, and those before at the first. What each replica holds.
+    """
+    sent = [pool.submit(hold, served, gate, 1)]
+    made = [gate.begun()]
+    for _ in range(8):  # as many wait at a replica
+        sent.append(pool.submit(hold, served, gate, 1))
+        until(lambda: gate.asked() or sent[-1].done() or waiting(served, "bulk") == len(sent) - 1)
+        assert not sent[-1].done(), sent[-1].result().text
+        if gate.asked():
+            made.append(gate.begun())
+            assert made[0].pid != made[1].pid
+            return sent, made
+    raise AssertionError(f"all of {len(sent)} requests went to one replica")
 
 
 def waiting(served: Served, lane: str = "interactive") -> int:
@@ -174,14 +195,7 @@ def test_an_answer_whose_connection_broke_goes_on_wherever_its_reader_comes_back
 def test_a_query_whose_replica_dies_before_its_answer_begins_is_answered_by_another(
     two: Served, gate: Gate, pool: ThreadPoolExecutor
 ) -> None:
-    sent = [pool.submit(hold, two, gate, 1)]
-    made = [gate.begun()]
-    while len(made) < 2:  # which replica gets a request is chance: send until the other one is held as well
-        sent.append(pool.submit(hold, two, gate, 1))
-        until(lambda: gate.asked() or waiting(two, "bulk") == len(sent) - 1)
-        if gate.asked():
-            made.append(gate.begun())
-    assert made[0].pid != made[1].pid
+    sent, made = hold_both(two, gate, pool)
     answers = [pool.submit(last_event, two, query=f"while held {n}") for n in range(6)]
     until(lambda: waiting(two) == 6)
     os.kill(made[0].pid, signal.SIGKILL)
