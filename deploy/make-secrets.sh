@@ -8,7 +8,7 @@ mkdir -m 700 "$folder"
 umask 022
 
 random() {
-    python3 -c 'import secrets; print(secrets.token_urlsafe(24), end="")'
+    head -c 24 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n'
 }
 
 digest() {

@@ -5,8 +5,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.skips import pytest_make_collect_report, pytest_runtest_makereport
+
 if TYPE_CHECKING:
     from tests.servers.postgres import PostgresServer
+
+__all__ = ("pytest_make_collect_report", "pytest_runtest_makereport")  # hooks
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from niruhybrid.retrieval.store import EmbeddedStore
 from niruhybrid.testing import HashEncoder
 from niruhybrid.types import Document, Hit, PassageResult, Query
 
-WAIT = 10.0  # seconds
+WAIT = 30.0  # seconds
 SMALL = StreamingConfig(chunk_size=24, overlap_size=4)
 TALK = "".join(f"Item {number} is about the {word} of the {word}s. " for number, word in enumerate(["budget"] * 20))
 MIXED = "Ünïcödé, 東京タワー。 Привет, мир! 👩‍🚀👍🏽 e\u0301 שלום ภาษาไทย os.path 1,000.5 \u200bend.\n" * 12

@@ -1,7 +1,8 @@
 """Pin every requirement again: one file for each group, with hashes, naming no package index.
 
-Run by `make lock`. The files hold for Python 3.11 to 3.13 on any platform. Each group is resolved within the pins of
-those before it, so that one environment can hold them all. Pins move only when asked to: `make lock ARGS=--upgrade`.
+Run by `make lock`. The files hold for every Python from 3.11 upward, on any platform. Each group is resolved within
+the pins of those before it, so that one environment can hold them all. Pins move only when asked to:
+`make lock ARGS=--upgrade`.
 """
 
 import subprocess

@@ -23,7 +23,17 @@ __all__ = ("serving",)  # fixtures of the server's tests
 
 ARTEFACTS = Path(__file__).parents[2] / "artefacts" / "console"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PATIENCE_MS = 10_000
+PATIENCE_MS = 30_000
+FLAGS = (
+    "--no-sandbox",  # it needs rights that containers rarely give; the pages are our own
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",  # like the next two: it asks for nothing but our own server
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+)
 
 
 @pytest.fixture(scope="module")  # while it is there, no event loop can be run in this thread: others need it
@@ -32,8 +42,7 @@ def browser() -> Iterator["Browser"]:
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine: install the system's package `chromium`")
     with playwright.sync_playwright() as driver:
-        # a sandbox needs rights that containers rarely give; the pages are our own
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield started
         started.close()
 

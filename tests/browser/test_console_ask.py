@@ -58,6 +58,19 @@ def test_sources_come_first_and_the_answer_says_where_each_sentence_is_from(read
     console.snapshot("answer")
 
 
+def test_a_chosen_source_stays_marked_when_the_mouse_leaves_its_citation(reading: str, visit: Any) -> None:
+    console = visit(reading)
+    console.ask(QUESTION)
+    console.expect_done()
+    cited = console.page.get_by_role("button", name="Source 2")
+    cited.click()
+    console.page.get_by_role("button", name="Source 1").hover()
+    cited.evaluate("each => each.dispatchEvent(new MouseEvent('mouseleave'))")
+    assert console.expect(".source.active").locator(".rank").inner_text() == "2"
+    cited.press("Escape")
+    assert console.page.locator(".active").count() == 0
+
+
 def test_a_citation_is_followed_and_left_with_the_keyboard(reading: str, visit: Any) -> None:
     console = visit(reading)
     console.ask(QUESTION)

@@ -45,7 +45,7 @@ def test_a_pasted_text_is_stored_and_found(serving: Any, visit: Any) -> None:
     console.page.get_by_label("Id, if any").fill("tea")
     console.page.get_by_role("button", name="Add text").click()
     console.expect(".job", "1 document stored. Searchable now.")
-    assert requests.get(url + "/data/tea", timeout=5).json()["text"].startswith("Green tea")
+    assert requests.get(url + "/data/tea", timeout=30).json()["text"].startswith("Green tea")
     console.ask("How is green tea brewed?")
     console.expect_done()
     assert console.page.locator(".source .title").all_inner_texts()[0] == "tea"
@@ -86,7 +86,7 @@ def test_files_are_chosen_and_taken_one_after_the_other(serving: Any, visit: Any
     assert "is not JSON" in said["broken.json"]
     assert "is not UTF-8 text" in said["picture.txt"]
     assert "use niru ingest" in said["page.html"]
-    assert requests.get(server.url + "/data/plain.md", timeout=5).json()["metadata"] == {"source": "plain.md"}
+    assert requests.get(server.url + "/data/plain.md", timeout=30).json()["metadata"] == {"source": "plain.md"}
     console.snapshot("files")
 
 
@@ -145,7 +145,7 @@ def test_a_standing_query_is_told_of_what_arrives(serving: Any, visit: Any) -> N
     console.page.on("dialog", lambda dialog: console.complaints.append(f"dialog: {dialog.message}"))
     watch(console, "green tea", "0.3")
     for number, text in enumerate([HOSTILE, "Gravel and sand."]):
-        assert requests.post(url + "/stream/data", json={"id": f"d{number}", "text": text}, timeout=5).ok
+        assert requests.post(url + "/stream/data", json={"id": f"d{number}", "text": text}, timeout=30).ok
     console.expect(".watch", "1 match")
     assert console.page.locator(".match .text").all_inner_texts() == [HOSTILE]
     console.snapshot("watched")
@@ -164,7 +164,7 @@ def test_a_standing_query_goes_on_after_a_cut_without_missing_any(
     console.page.route("**/stream/subscribe", lambda route: route.abort())
     wire.cut()
     console.expect(".watch", "Connection lost. Resuming")
-    assert requests.post(server.url + "/stream/data", json={"id": "t", "text": "green tea"}, timeout=5).ok
+    assert requests.post(server.url + "/stream/data", json={"id": "t", "text": "green tea"}, timeout=30).ok
     console.page.unroute("**/stream/subscribe")
     console.expect(".watch", "1 match")
 

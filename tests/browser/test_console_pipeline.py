@@ -19,7 +19,7 @@ def test_what_happens_is_drawn_while_it_happens(serving: Any, visit: Any) -> Non
     assert console.page.locator("#charts canvas").count() == 6
     console.ask("Which module is a priority queue?")
     console.expect("#box-answers", "1 done")
-    refused = requests.post(url + "/query", json={"query": "lanes", "timeout": 1e-9}, timeout=5)
+    refused = requests.post(url + "/query", json={"query": "lanes", "timeout": 1e-9}, timeout=30)
     console.expect("#losses", "1 item refused, dropped or failed")
     assert refused.status_code in {503, 504}
     assert console.page.locator("#losses code").count() == 1

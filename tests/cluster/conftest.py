@@ -29,7 +29,7 @@ from tests.cluster.served import Served
 if TYPE_CHECKING:
     from tests.servers.postgres import PostgresServer
 
-WAIT = 10.0  # seconds for what should come at once
+WAIT = 30.0  # seconds for what should come at once
 
 
 class BrokenStore(EmbeddedStore):

@@ -106,7 +106,11 @@ class Gate:
 
     def begun(self) -> Led:
         """Wait for the next one to ask, and return it."""
-        return self._begun.get(timeout=20)
+        return self._begun.get(timeout=60)
+
+    def asked(self) -> bool:
+        """Whether somebody has asked whom `begun` has not returned yet."""
+        return not self._begun.empty()
 
     def open(self) -> None:
         """Let everybody through who has asked and not been returned, or who asks from now on."""

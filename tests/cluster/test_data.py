@@ -310,13 +310,13 @@ def test_a_message_that_takes_long_is_not_given_to_another_worker(play: Play) ->
         async with town.worker(encoder=encoder):
             assert await asyncio.to_thread(encoder.entered.wait, 10)
             pulling = asyncio.ensure_future(MemoryBroker(town.stream).pull(1))
-            done, _ = await asyncio.wait({pulling}, timeout=1.2)
+            done, _ = await asyncio.wait({pulling}, timeout=4.0)
             assert not done
             encoder.gate.set()
             assert (await town.result())["sequence"] == sequence
             pulling.cancel()
 
-    play(scenario, WorkerConfig(in_flight=1, ack_wait=1.0), 0.6)
+    play(scenario, WorkerConfig(in_flight=1, ack_wait=1.0), 2.0)  # extended every third of a second
 
 
 def test_a_worker_that_is_told_to_stop_finishes_what_it_has_begun(play: Play) -> None:

@@ -47,7 +47,8 @@ def reference_vector(config: ModelConfig, weights: dict[str, Array], ids: list[i
     def norm(name: str, states: Array) -> Array:
         centred = states - states.mean(axis=1, keepdims=True)
         deviation = np.sqrt((centred**2).mean(axis=1, keepdims=True) + config.epsilon)
-        result: Array = centred / deviation * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+        scaled = centred / deviation * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+        result: Array = scaled.astype(np.float32, copy=False)
         return result
 
     words, places, kinds = (

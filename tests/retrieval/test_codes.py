@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -21,8 +21,13 @@ def coded(vectors: Vector, zeros: int = 0) -> Codes:
     return codes
 
 
+TINY = np.full((1, 7), 1e-45, np.float32)  # the smallest number: a fraction of it is zero
+
+
 @settings(max_examples=50, deadline=None)
 @given(many=SOME, few=SOME)
+@example(many=TINY, few=TINY)
+@example(many=TINY * 136, few=TINY * 136)
 def test_a_product_is_within_its_margin(many: Vector, few: Vector) -> None:
     found = coded(many).products(slice(0, len(many)), Few.of(few))
     wrong = np.abs(found.products * found.units[:, None] - many @ few.T)

@@ -273,15 +273,16 @@ def test_a_client_that_leaves_stops_the_answer(serve: Callable[..., Any], connec
     stream = client.chat.completions.create(model="m", messages=QUESTION, stream=True)
     assert next(stream).choices[0].delta.role == "assistant"
     assert next(stream).choices[0].delta.content == "so far "
-    assert hanging.waiting.wait(5)
+    assert hanging.waiting.wait(30)
     stream.close()
-    assert hanging.closed.wait(5)
+    assert hanging.closed.wait(30)
 
 
+@pytest.mark.slow
 def test_a_client_that_leaves_before_a_whole_answer_stops_it(
     serve: Callable[..., Any], connect: Connect, hanging: Any
 ) -> None:
-    client = connect(serve(generator=hanging), timeout=0.3)
+    client = connect(serve(generator=hanging), timeout=2.0)
 
     def ask() -> None:
         with pytest.raises(openai.APITimeoutError):
@@ -289,9 +290,9 @@ def test_a_client_that_leaves_before_a_whole_answer_stops_it(
 
     asking = threading.Thread(target=ask)
     asking.start()
-    assert hanging.waiting.wait(5)
-    assert hanging.closed.wait(5)
-    asking.join(5)
+    assert hanging.waiting.wait(30)
+    assert hanging.closed.wait(30)
+    asking.join(30)
     assert not asking.is_alive()
 
 
@@ -305,7 +306,7 @@ def test_silence_is_filled_with_comments(serve: Callable[..., Any], hanging: Any
             if seen.count(b": keep-alive\n\n") > 2:
                 break
     assert b"so far" in seen
-    assert hanging.closed.wait(5)
+    assert hanging.closed.wait(30)
 
 
 def test_our_own_client_embeds_through_it(serve: Callable[..., Any]) -> None:
@@ -324,11 +325,11 @@ def test_a_stream_that_is_open_when_the_server_stops_ends_with_a_true_chunk(
     with httpx2.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=10) as answer:
         lines = answer.iter_lines()
         heard = [next(lines)]
-        assert hanging.waiting.wait(5)
+        assert hanging.waiting.wait(30)
         stopper = threading.Thread(target=server.stop)
         stopper.start()
         heard += list(lines)
-    stopper.join(15)
+    stopper.join(30)
     assert hanging.closed.is_set()
     last = [line for line in heard if line][-1]
     assert orjson.loads(last.removeprefix("data: "))["error"]["code"] == "shutting_down"

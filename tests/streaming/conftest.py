@@ -11,7 +11,7 @@ from niruhybrid.testing import HashEncoder
 from niruhybrid.types import Vector
 from niruhybrid.windows import Tokens, Window
 
-WAIT = 10.0  # seconds a test waits for what should come at once
+WAIT = 30.0  # seconds a test waits for what should come at once
 
 
 class GatedEncoder(HashEncoder):

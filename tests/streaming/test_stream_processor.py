@@ -475,12 +475,15 @@ def test_the_event_loop_is_not_blocked_by_a_slow_encoder(gated: GatedEncoder) ->
             gated.hold()
             query = asyncio.ensure_future(processor.process_query("q", "text"))
             await asyncio.to_thread(gated.await_call)
-            start = loop.time()
-            await asyncio.sleep(0)
-            passed = loop.time() - start
+            passed = []
+            for _ in range(20):  # the least counts: other processes may take the processor away
+                start = loop.time()
+                await asyncio.sleep(0)
+                passed.append(loop.time() - start)
+            assert not query.done()
             gated.gate.set()
             await query
-            return passed
+            return min(passed)
 
     assert asyncio.run(main()) < 0.02
 

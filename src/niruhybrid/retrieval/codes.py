@@ -89,8 +89,11 @@ class Codes:
 
 
 def _units(peaks: Floats) -> Floats:
-    """Return what one step of a code stands for, where no coordinate is above the peak."""
-    return np.where(peaks > 0.0, peaks / _MOST, 1.0)
+    """Return what one step of a code stands for, where no coordinate is above the peak.
+
+    It is 1 for a peak so small that a step would round to zero: all codes are zero then, and the error is the length.
+    """
+    return np.where(peaks > _MOST * np.finfo(np.float32).tiny, peaks / _MOST, 1.0)
 
 
 def _coded(vectors: Vector, unit: float) -> tuple[NDArray[np.int8], Floats]:

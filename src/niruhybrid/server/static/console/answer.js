@@ -7,17 +7,19 @@ export class Answer {
   #sources;
   #runs = []; // {source, text, said, cite}
   #plain = ""; // what was said since the last citation, where a model cites after the fact
+  #chosen = null; // key of the run whose citation was clicked: it stays marked when the mouse leaves
 
   /** @param {import("./sources.js").Sources} sources where the passages are */
   constructor(sources) {
     this.#sources = sources;
-    $("answer").addEventListener("keydown", (event) => event.key === "Escape" && this.#rest());
+    $("answer").addEventListener("keydown", (event) => event.key === "Escape" && this.#choose(null));
     $("sources").addEventListener("keydown", (event) => event.key === "Escape" && this.#back());
   }
 
   clear() {
     this.#runs = [];
     this.#plain = "";
+    this.#chosen = null;
     $("answer").replaceChildren();
   }
 
@@ -66,31 +68,35 @@ export class Answer {
   #button(run, key, label) {
     run.cite = h("button", {
       type: "button", class: "cite", "aria-label": `Source ${label}`, data: { key, source: run.source },
-      onclick: () => this.#point(key, true),
-      onmouseenter: () => this.#point(key, false),
-      onmouseleave: () => this.#rest(),
+      onclick: () => this.#choose(key),
+      onmouseenter: () => this.#mark(key),
+      onmouseleave: () => this.#mark(this.#chosen),
     }, String(label));
     (run.said ?? $("answer").lastChild)?.after(run.cite);
     if (!run.cite.parentNode) $("answer").append(run.cite);
   }
 
-  #point(key, focus) {
-    this.#rest();
+  /** Mark a run until another is chosen, and move to its source; null chooses none. */
+  #choose(key) {
+    this.#chosen = key;
+    this.#mark(key, true);
+  }
+
+  /** Mark a run and its passage in the source, and nothing else; null marks none. */
+  #mark(key, focus = false) {
+    for (const element of $("answer").querySelectorAll(".active")) element.classList.remove("active");
+    this.#sources.deactivate();
+    if (key === null) return;
     const run = this.#runs[key];
     run.said?.classList.add("active");
     run.cite.classList.add("active");
     this.#sources.activate(key, run.source, focus);
   }
 
-  #rest() {
-    for (const element of $("answer").querySelectorAll(".active")) element.classList.remove("active");
-    this.#sources.deactivate();
-  }
-
   /** From a source, go back to the citation that led there. */
   #back() {
     const cite = $("answer").querySelector(".cite.active");
-    this.#rest();
+    this.#choose(null);
     cite?.focus();
   }
 }
