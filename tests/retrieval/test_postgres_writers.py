@@ -13,6 +13,7 @@ from niruhybrid.config import StoreConfig
 from niruhybrid.errors import StoreUnreachableError
 from niruhybrid.ports import Store
 from niruhybrid.retrieval.postgres import PostgresStore
+from niruhybrid.retrieval.postgres.connection import Connections
 from niruhybrid.retrieval.store import EmbeddedStore
 from niruhybrid.testing import HashEncoder
 from niruhybrid.types import Document, IndexEntry, Match, SearchRequest, StandingQuery
@@ -297,3 +298,16 @@ def test_a_wait_for_another_writer_ends_with_an_error_that_says_so(url: str) -> 
             with pytest.raises(StoreUnreachableError, match="another writer"):
                 store.delete(["a"])
         assert store.delete(["a"]) == (1, 2)
+
+
+@pytest.mark.slow
+def test_a_process_suspended_in_the_middle_of_a_write_holds_up_others_only_for_a_while(url: str) -> None:
+    config = StoreConfig(path=url, server_timeout=4.0)
+    with PostgresStore(config=config) as store:
+        store.upsert(document("a", 1))
+        suspended = Connections(config).connect()
+        suspended.execute("BEGIN")
+        suspended.execute("SELECT FROM niru.locks FOR UPDATE")  # and then nothing more
+        assert store.upsert(document("a", 2)) == 2
+        with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
+            suspended.execute("COMMIT")

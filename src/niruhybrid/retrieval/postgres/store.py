@@ -83,7 +83,7 @@ class PostgresStore:
         """Remove documents; unknown ids are passed over.
 
         Returns:
-            How many were removed, and the watermark.
+            How many were removed, and the watermark. Where nothing was removed, none of them was there at it.
 
         Raises:
             StoreUnreachableError: the server was lost; the message says whether documents may have been removed.
