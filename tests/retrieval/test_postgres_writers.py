@@ -311,3 +311,16 @@ def test_a_process_suspended_in_the_middle_of_a_write_holds_up_others_only_for_a
         assert store.upsert(document("a", 2)) == 2
         with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
             suspended.execute("COMMIT")
+        suspended.close()
+
+
+@pytest.mark.slow
+def test_the_room_of_replaced_rows_is_used_again(url: str) -> None:
+    sizes = list[int]()
+    with PostgresStore(url) as store, psycopg.connect(url, autocommit=True) as connection:
+        for version in range(12):
+            store.upsert([entry for n in range(500) for entry in document(f"n{n}", version)])
+            await_upkeep()
+            [size] = connection.execute("SELECT pg_total_relation_size('niru.postings')").fetchone() or ()
+            sizes.append(size)
+    assert sizes[-1] < 6 * sizes[0]

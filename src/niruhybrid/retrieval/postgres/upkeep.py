@@ -3,9 +3,10 @@
 It makes the index of vectors once there are so many that it is worth it, and puts the newest into it; of all processes
 one does so at a time. A search never waits for it: what is not in the index is compared.
 
-It compares the counts in the state with the passages that are there, and corrects them: whenever this process has
-written as many rows as there are, and as soon as counts are seen that no passages can have. Only the correction keeps
-others from writing, for as long as it takes to count all passages.
+Whenever this process has written as many rows as there are, it has the room of removed rows used again, which the
+server by itself does only once a minute, and compares the counts in the state with the passages that are there. It does
+the same when it sees counts that no passages can have. Counts that are wrong are corrected; only this keeps others from
+writing, for as long as it takes to count all passages.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ _INDEXING = 0x4E495256
 
 _OVERDUE = 1000  # rows to be written until it is worth it; so many are compared fast
 _UNINDEXED, _INDEXED = 1000, 50  # rows that move together: a writer who replaces one of them has to wait
-_UNCOUNTED = 10_000  # rows to be written, at the least, until the counts are compared
+_CHURNED = 1000  # rows to be written, at the least, until the tables are vacuumed and counted
 _GOODBYE = 5.0  # seconds for the server to give up
 
 _MOVE = (
@@ -42,6 +43,7 @@ _COMPARED = (  # both as of one moment
     f"SELECT s.passages, s.documents, s.terms, c.passages, c.documents, c.terms FROM niru.state s, ({COUNTED}) c"
 )
 _LOCKED = ("SELECT FROM niru.state FOR UPDATE", ())
+_VACUUM_CHURNED = b"VACUUM (SKIP_LOCKED) niru.postings, niru.passages, niru.newest, niru.locks"
 _VACUUM = b"VACUUM niru.newest"  # a search goes through all its pages, the empty ones too
 
 
@@ -56,7 +58,7 @@ class Upkeep:
         self._connections = connections
         self._mutex = threading.Lock()  # what follows belongs to it
         self._unindexed = _OVERDUE  # rows written since they were moved last; before this process nobody knows
-        self._uncounted = 0  # rows written since the counts were compared
+        self._churned = 0  # rows written since the tables were vacuumed and counted
         self._thread: threading.Thread | None = None
         self._working: Connection | None = None
 
@@ -69,17 +71,17 @@ class Upkeep:
         """
         with self._mutex:
             self._unindexed += written
-            self._uncounted += written
+            self._churned += written
             busy = self._thread is not None and self._thread.is_alive()
             if counts is None or busy or self._connections.closed:
                 return
             index = counts.passages > nearest.EXACT and self._unindexed >= _OVERDUE
-            count = counts.impossible or self._uncounted >= max(_UNCOUNTED, counts.passages)
-            if not index and not count:
+            tidy = counts.impossible or self._churned >= max(_CHURNED, counts.passages)
+            if not index and not tidy:
                 return
             self._unindexed = 0 if index else self._unindexed
-            self._uncounted = 0 if count else self._uncounted
-            self._thread = threading.Thread(target=self._run, args=(index, count), name="niru-store-index", daemon=True)
+            self._churned = 0 if tidy else self._churned
+            self._thread = threading.Thread(target=self._run, args=(index, tidy), name="niru-store-index", daemon=True)
             self._thread.start()
 
     def join(self) -> None:
@@ -92,14 +94,15 @@ class Upkeep:
         if thread is not None:
             thread.join(_GOODBYE)
 
-    def _run(self, index: bool, count: bool) -> None:
+    def _run(self, index: bool, tidy: bool) -> None:
         began = time.monotonic()
         try:
             with self._connections.connect() as connection:
                 self._work_on(connection)
                 ask(connection, ("SELECT set_config('statement_timeout', '0', false)", ()))
-                if count:
+                if tidy:
                     _correct(connection)
+                    connection.execute(_VACUUM_CHURNED)
                 if index:
                     self._settle(connection)
                 self._work_on(None)
