@@ -736,4 +736,4 @@ def test_writes_at_once_are_as_if_made_one_by_one_in_the_order_of_their_watermar
     assert [sorted(hit.id for hit in answer.hits) for answer in hits] == [sorted(kept)] * 2
     assert all(math.isfinite(hit.score) for answer in hits for hit in answer.hits)
     assert store.delete(list("abc"))[0] == len(kept)
-    assert (store.count(), store.entries(9)) == (0, [])
+    assert (store.count(), list(store.ids())) == (0, [])
