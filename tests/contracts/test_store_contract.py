@@ -1,13 +1,17 @@
 """What every store promises. A new store joins by one more line in `STORES`."""
 
+import itertools
+import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from niruhybrid.config import StoreConfig
 from niruhybrid.errors import (
@@ -650,3 +654,86 @@ def test_writers_at_once_fail_alone_and_are_acknowledged_together(store: Store) 
     assert wrong == []
     assert sorted(watermarks) == list(range(2, 82))
     assert store.count() == 81
+
+
+class Made(NamedTuple):
+    """A write, and what came of it."""
+
+    kind: str
+    names: list[str]
+    texts: list[str]
+    watermark: int
+    removed: int
+
+
+TURNS = itertools.count(1)
+WRITES = st.lists(
+    st.tuples(
+        st.sampled_from(["put", "append", "delete"]),
+        st.lists(st.sampled_from("abc"), min_size=1, max_size=3, unique=True),
+        st.integers(1, 3),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def make(store: Store, kind: str, names: list[str], parts: int) -> Made | None:
+    """Make a write of documents that it says itself are unlike all others; None if it is refused."""
+    texts = [f"common t{next(TURNS):08} part {part} " for part in range(parts)]
+    if kind == "delete":
+        removed, watermark = store.delete(names)
+        return Made(kind, names, [], watermark, removed)
+    first = kind == "append"  # of any version: all first passages are of one length
+    made = [entry for name in names for entry in passages(name, *texts, first=first, start=first * len(texts[0]))]
+    try:
+        return Made(kind, names, texts, store.upsert(made), 0)
+    except InvalidPassageError:
+        return None
+
+
+def replayed(writes: list[Made]) -> dict[str, list[str]]:
+    """Return the texts that writes leave when they are made in the order of their watermarks."""
+    kept: dict[str, list[str]] = {}
+    for one in sorted(writes, key=lambda one: (one.watermark, one.kind == "delete" and not one.removed)):
+        if one.kind == "delete":
+            assert one.removed == len(kept.keys() & set(one.names)), one
+        for name in one.names:
+            if one.kind == "put":
+                kept[name] = one.texts
+            elif one.kind == "append":
+                assert name in kept, one
+                kept[name] = [kept[name][0], *one.texts]
+            else:
+                kept.pop(name, None)
+    return kept
+
+
+@pytest.mark.slow
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(work=st.lists(WRITES, min_size=2, max_size=4))
+def test_writes_at_once_are_as_if_made_one_by_one_in_the_order_of_their_watermarks(
+    store: Store, work: list[list[tuple[str, list[str], int]]]
+) -> None:
+    begun, done = threading.Barrier(len(work)), list[Made | None]()
+
+    def run(writes: list[tuple[str, list[str], int]]) -> None:
+        begun.wait()
+        done.extend([make(store, *one) for one in writes])
+
+    threads = [threading.Thread(target=run, args=(writes,)) for writes in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    writes = [one for one in done if one is not None]
+    marks = [one.watermark for one in writes if one.kind != "delete" or one.removed]
+    assert len(marks) == len(set(marks))
+    kept = replayed(writes)
+    assert (store.count(), sorted(store.ids())) == (len(kept), sorted(kept))
+    assert {one.id: one.text for one in store.get(list("abc")) if one} == {name: "".join(kept[name]) for name in kept}
+    hits = store.search([asked("common part", 9, dense=False), asked("common part", 9)])
+    assert [sorted(hit.id for hit in answer.hits) for answer in hits] == [sorted(kept)] * 2
+    assert all(math.isfinite(hit.score) for answer in hits for hit in answer.hits)
+    assert store.delete(list("abc"))[0] == len(kept)
+    assert (store.count(), list(store.ids())) == (0, [])

@@ -350,13 +350,14 @@ class LexicalIndex:
 
 
 def term_weights(have: Ints, total: int) -> Floats:
-    """Return how much each term counts in a query that has it once: all it can add to a score, elementwise.
+    """Return how much each term counts in a query that has it once, above 0: all it can add to a score, elementwise.
 
     Args:
         have: how many documents have it.
-        total: how many there are.
+        total: how many there are; taken for `have` where it is less.
     """
-    return ((K1 + 1.0) * np.log1p((total - have + 0.5) / (have + 0.5))).astype(np.float32)
+    others: Ints = np.maximum(total - have, 0)  # counts of different moments may say that more have it than there are
+    return ((K1 + 1.0) * np.log1p((others + 0.5) / (have + 0.5))).astype(np.float32)
 
 
 def query_weights(times: Floats, have: Ints, strange: Sequence[int], total: int) -> tuple[Floats, float]:

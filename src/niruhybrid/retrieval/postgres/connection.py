@@ -40,6 +40,8 @@ Statement = tuple[str, Any]
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0  # seconds between two tries
 _AGAIN = (refused.UniqueViolation, refused.DeadlockDetected, refused.SerializationFailure)
 _ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+_WAITING = 0.9  # of the timeout, for a lock that another writer has: less than all, so that the error says so
+_PAUSING = 0.5  # of the timeout, that a process may pause amid a transaction: others who wait for it outlast it
 _SHORTEST_CONNECT = 2  # seconds; libpq takes no less
 
 
@@ -126,7 +128,7 @@ class Connections:
         try:
             self._tried(work)
         except StoreUnreachableError as err:
-            if change.batch is None:
+            if change.batch is None or isinstance(err.__cause__, refused.LockNotAvailable):
                 raise
             raise StoreUnreachableError(
                 f"{self.name} was lost during a commit, which may have been made: do the same again"
@@ -217,11 +219,11 @@ class Connections:
 
     def _configure(self, connection: Connection) -> None:
         register(connection)
-        milliseconds = str(round(self._timeout * 1000))
         settings = {
             "synchronous_commit": self._synchronous,
-            "statement_timeout": milliseconds,
-            "idle_in_transaction_session_timeout": milliseconds,
+            "statement_timeout": _milliseconds(self._timeout),
+            "lock_timeout": _milliseconds(self._timeout * _WAITING),
+            "idle_in_transaction_session_timeout": _milliseconds(self._timeout * _PAUSING),
             "jit": "off",
             "plan_cache_mode": "force_custom_plan",
         }
@@ -274,6 +276,10 @@ def _parsed(config: StoreConfig) -> dict[str, Any]:
     return _ALIVE | {"application_name": "niruhybrid", "connect_timeout": seconds} | given | {"autocommit": True}
 
 
+def _milliseconds(seconds: float) -> str:
+    return str(max(1, round(seconds * 1000)))
+
+
 def _lost(err: psycopg.Error) -> bool:
     """Whether an error is of the connection, not of what was asked."""
     if err.sqlstate is None:
@@ -283,6 +289,11 @@ def _lost(err: psycopg.Error) -> bool:
 
 def _store_error(err: psycopg.Error, name: str, timeout: float) -> StoreError:
     match err:
+        case refused.LockNotAvailable():
+            return StoreUnreachableError(
+                f"{name} waited {timeout * _WAITING:g} s for another writer, nothing was changed: "
+                "do the same again, or raise `server_timeout`"
+            )
         case refused.QueryCanceled():
             return StoreUnreachableError(
                 f"{name} did not answer in {timeout:g} s: see what the server does, or raise `server_timeout`"

@@ -1,6 +1,7 @@
 """The tables of a store on PostgreSQL, all in a schema of their own, and how those of earlier versions become these.
 
     state      one row: what the last transaction left; its lock, taken last, is what puts writes in order
+    locks      one row for each document, by a hash of its id; whoever writes the document locks this row first
     writes     which batch of rows came with which watermark, of the last hour
     passages   the texts; one row for each passage, of which most documents have one only
     settled    vectors that the index has, if there is one
@@ -11,19 +12,31 @@
 Texts are bytes: PostgreSQL's own can't hold NUL. A row's number is that of its batch, times `BATCH`, plus its place.
 """
 
+import logging
 from typing import Any
 
 import psycopg
 
 from niruhybrid.errors import StoreError, StoreVersionError
 
-__all__ = ("BATCH", "NEAREST", "VERSION", "prepare")
+__all__ = ("BATCH", "COUNTED", "NEAREST", "RECOUNT", "VERSION", "prepare")
+
+_log = logging.getLogger(__name__)
 
 BATCH = 1 << 20
 """Rows that one batch can have."""
 
 NEAREST = "niru.nearest"
 """The index of settled vectors; it is made when there are many, see `upkeep`."""
+
+COUNTED = (
+    "SELECT count(*) AS passages, count(*) FILTER (WHERE part = 0) AS documents, coalesce(sum(length), 0) AS terms "
+    "FROM niru.passages"
+)
+"""The counts of `state`, from the passages themselves."""
+
+RECOUNT = f"UPDATE niru.state SET (passages, documents, terms) = ({COUNTED})"
+"""Writes these counts; a statement before it has to lock the row of `state`, or all of `passages`, against writers."""
 
 _OPENING = 0x4E495255
 """Who has this lock makes or changes the tables."""
@@ -79,7 +92,25 @@ CREATE TABLE niru.postings (
 );
 """
 
-STEPS = (_VERSION_1,)
+# Writers of version 1 could miss each other's rows, and left wrong counts. The table's lock lets those under way end.
+# From then on the trigger refuses them: a writer says its version in its transaction, which those of version 1 do not.
+_VERSION_2 = f"""
+LOCK TABLE niru.passages IN EXCLUSIVE MODE;
+CREATE UNLOGGED TABLE niru.locks (key bigint PRIMARY KEY);
+{RECOUNT};
+CREATE FUNCTION niru.refuse_older() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF coalesce(nullif(current_setting('niru.format', true), ''), '1')::integer < OLD.version THEN
+        RAISE EXCEPTION 'its tables have format %, which this process is too old to write: update niruhybrid there',
+            OLD.version;
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER refuse_older BEFORE UPDATE OF watermark ON niru.state
+    FOR EACH ROW EXECUTE FUNCTION niru.refuse_older();
+"""
+
+STEPS = (_VERSION_1, _VERSION_2)
 """The n-th, from 0, makes version n + 1 of version n; 0 is an empty database."""
 
 VERSION = len(STEPS)
@@ -107,9 +138,11 @@ def prepare(connection: psycopg.Connection[Any], name: str) -> None:
                 f"{name} has format {version}, this version reads up to {VERSION}: use a newer niruhybrid"
             )
         _refuse_unfit(connection, name)
+        connection.execute("SET LOCAL statement_timeout = 0")  # a step goes through all passages
         for step in STEPS[version:]:
             connection.execute(step)
         connection.execute("UPDATE niru.state SET version = %s", (VERSION,))
+    _log.info("store_prepared format_before=%d format=%d", version, VERSION)
 
 
 def _version(connection: psycopg.Connection[Any]) -> int:

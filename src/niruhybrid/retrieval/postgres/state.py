@@ -1,17 +1,37 @@
 """What one transaction finds: the row that every write leaves anew."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from niruhybrid.retrieval.postgres.schema import NEAREST
 from niruhybrid.retrieval.postings import average_length
 
-__all__ = ("STATE", "State")
+__all__ = ("STATE", "Counts", "State")
 
 STATE = (
     "SELECT watermark, passages, documents, terms, changes, dimension, parted, kindred, "
     f"coalesce((SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{NEAREST}')), false) FROM niru.state"
 )
+
+
+class Counts(NamedTuple):
+    """What the state says of the passages.
+
+    Attributes:
+        passages: how many there are.
+        documents: how many these make.
+        terms: of all passages.
+    """
+
+    passages: int
+    documents: int
+    terms: int
+
+    @property
+    def impossible(self) -> bool:
+        """Whether no passages can be counted like this, so that the counts have to be made again."""
+        few = self.passages < self.documents or (self.documents > 0) != (self.passages > 0)
+        return few or min(self) < 0 or (self.terms > 0 and not self.passages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +64,11 @@ class State:
     def of(cls, rows: list[tuple[Any, ...]]) -> Self:
         """Return what the statement `STATE` found."""
         return cls(*rows[0])
+
+    @property
+    def counts(self) -> Counts:
+        """The counts alone."""
+        return Counts(self.passages, self.documents, self.terms)
 
     @property
     def average(self) -> float:

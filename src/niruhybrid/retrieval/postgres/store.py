@@ -55,7 +55,7 @@ class PostgresStore:
         self._follower = Follower(self._connections, self._frequencies, self._config.dense_weight)
         self._upkeep = Upkeep(self._connections)
         state = self._state()
-        self._upkeep.consider(state.passages, 0)
+        self._upkeep.consider(state.counts, 0)
         _log.info("store_opened passages=%d watermark=%d", state.passages, state.watermark)
 
     def upsert(self, entries: Sequence[IndexEntry], /) -> int:
@@ -76,14 +76,14 @@ class PostgresStore:
             return self._state().watermark
         change = Upsert(entries, self._connections.vector_kind)
         self._write(change)
-        self._upkeep.consider(change.passages, len(entries))
+        self._upkeep.consider(change.counts, len(entries))
         return change.watermark
 
     def delete(self, ids: Sequence[str], /) -> tuple[int, int]:
         """Remove documents; unknown ids are passed over.
 
         Returns:
-            How many were removed, and the watermark.
+            How many were removed, and the watermark. Where nothing was removed, none of them was there at it.
 
         Raises:
             StoreUnreachableError: the server was lost; the message says whether documents may have been removed.
@@ -92,6 +92,7 @@ class PostgresStore:
         """
         change = Delete(_possible(ids))
         self._write(change)
+        self._upkeep.consider(change.counts, 0)
         return change.removed, change.watermark
 
     def get(self, ids: Sequence[str], /) -> list[Document | None]:
