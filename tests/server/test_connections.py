@@ -108,4 +108,4 @@ def test_the_settings_win_over_what_fits() -> None:
     assert found == ConnectionLimits(5, 9, 5, 1.5)
     for wrong in ({"max_connections": 0}, {"max_connections_per_peer": "many"}, {"head_timeout": 0}):
         with pytest.raises(InvalidSettingError, match=next(iter(wrong))):
-            ServerConfig(**wrong)  # type: ignore[arg-type]  # that is what is tried
+            ServerConfig(**wrong)

@@ -41,7 +41,7 @@ def listen(config: ServerConfig) -> socket.socket:
     configured_keys(config)
     tls_context(config)
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # said, so that asyncio sets TCP_NODELAY
     try:
         # On Windows, SO_REUSEADDR would let another process take the port while it is in use.
         alone = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
