@@ -5,7 +5,9 @@ import importlib
 import json
 import socket
 import ssl
+import statistics
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -243,3 +245,56 @@ def test_half_a_handshake_is_waited_for_only_so_long(
     with trusting.wrap_socket(connect(server), server_hostname="127.0.0.1") as client:
         client.sendall(b"GET / HT")
         assert problem_of(all_of(client)) == (408, "request_timeout")
+
+
+HALF_OPEN, UPLOADS = 1000, 100
+
+
+def files_for(connections: int) -> bool:
+    """Whether this process may open as many files, once its limit is raised as far as it may be."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + 500
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return True
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        return False
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return True
+
+
+def slowest_of(server: Any, requests_of_a_turn: int) -> float:
+    """Ask one question after the other, each of which must be answered; return the 99th percentile, in seconds."""
+    seconds = []
+    with requests.Session() as session:
+        for _ in range(requests_of_a_turn):
+            began = time.perf_counter()
+            answer = session.post(f"{server.url}/query", json={"query": "json"}, timeout=SOON)
+            seconds.append(time.perf_counter() - began)
+            assert answer.status_code == 200
+    return statistics.quantiles(seconds, n=100)[98]
+
+
+@pytest.mark.slow
+def test_a_flood_of_silent_clients_slows_down_nobody(serving: Callable[..., Any]) -> None:
+    most = 600
+    if not files_for(HALF_OPEN + UPLOADS + most):
+        pytest.skip("this process may not open enough files: raise `ulimit -n` to 2200")
+    server = serving(max_connections=most, head_timeout=120.0, idle_timeout=120.0)
+    alone, flooded = [], []
+    for _ in range(3):
+        alone.append(slowest_of(server, 100))
+        with ExitStack() as stack:
+            silent = [stack.enter_context(connect(server)) for _ in range(HALF_OPEN)]
+            for client in silent:
+                client.sendall(b"GET / HT")
+            for _ in range(UPLOADS):
+                client = stack.enter_context(connect(server))
+                client.sendall(
+                    b"POST /stream/data HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
+                    b"Transfer-Encoding: chunked\r\n\r\n"
+                )
+            flooded.append(slowest_of(server, 100))
+            assert server.stats()["open_streams"] == UPLOADS
+            assert requests.post(f"{server.url}/stream/data", json={"text": "a document"}, timeout=SOON).ok
+    assert min(flooded) <= 2 * max(alone) + 0.05
