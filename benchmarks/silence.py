@@ -54,6 +54,10 @@ async def flood(port: int) -> None:
     ]
     for _ in begun:
         await opened.acquire()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)  # comes after all of them
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await reader.readuntil(b"ok")
+    writer.close()
     print("up", flush=True)
     await asyncio.gather(*begun)
 

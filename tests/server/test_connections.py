@@ -39,9 +39,9 @@ def test_the_connection_that_has_waited_longest_comes_first() -> None:
     table.stop_waiting("b")
     assert table.longest_waiting() == "c"
     assert table.due() == 12
-    assert table.take_overdue(11.9) == []
-    assert table.take_overdue(12.0) == ["c"]
-    assert table.take_overdue(20.0) == ["a"]
+    assert table.take_overdue(11.9, 9) == []
+    assert table.take_overdue(12.0, 9) == ["c"]
+    assert table.take_overdue(20.0, 9) == ["a"]
     assert table.due() is None
     assert table.longest_waiting() is None
 
@@ -70,8 +70,8 @@ def test_each_connection_is_overdue_exactly_when_its_time_is_up(steps: list[tupl
             table.stop_waiting(name)
             since.pop(name, None)
         else:
-            overdue = [each for each, begun in since.items() if begun + 3.0 <= now]
-            assert table.take_overdue(now) == overdue
+            overdue = [each for each, begun in since.items() if begun + 3.0 <= now][:seconds]
+            assert table.take_overdue(now, seconds) == overdue
             since = {each: begun for each, begun in since.items() if each not in overdue}
         assert table.due() == (min(since.values()) + 3.0 if since else None)
 

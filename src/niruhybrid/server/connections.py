@@ -129,11 +129,11 @@ class ConnectionTable(Generic[Connection]):
         """Return the connection that has waited longest for a request; None if none waits."""
         return next(iter(self._waiting), None)
 
-    def take_overdue(self, now: float) -> list[Connection]:
-        """Return the connections that have waited for `head_timeout`, and forget that they wait."""
+    def take_overdue(self, now: float, most: int) -> list[Connection]:
+        """Return up to `most` connections that have waited for `head_timeout`, and forget that they wait."""
         overdue = []
         for connection, since in self._waiting.items():
-            if since + self.limits.head_timeout > now:
+            if since + self.limits.head_timeout > now or len(overdue) == most:
                 break
             overdue.append(connection)
         for connection in overdue:

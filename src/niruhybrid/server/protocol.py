@@ -24,7 +24,8 @@ MAX_HEAD_BYTES = 65_536
 MAX_HEADER_LINES = 256
 """Header lines of a request at the most."""
 
-_WARN_EVERY = 60.0
+_CLOSED_AT_ONCE = 32
+_WARN_EVERY = 60.0  # seconds
 
 
 class Connections:
@@ -77,7 +78,7 @@ class Connections:
 
     def _look(self) -> None:
         self._timer = None
-        for connection in self.table.take_overdue(self._loop.time()):
+        for connection in self.table.take_overdue(self._loop.time(), _CLOSED_AT_ONCE):
             connection.expire()
         self._watch()
 
