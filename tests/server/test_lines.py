@@ -200,6 +200,7 @@ def test_writers_that_are_silent_keep_nobody_from_writing(
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_many_lines_at_once_are_all_taken(serving: Callable[..., Any]) -> None:
     server = serving()
     body = b"".join(b'{"id": "%d", "text": "t"}\n' % number for number in range(3000)) + b'{"id": "last", "text": "t"}'
@@ -216,6 +217,9 @@ class RustPanic(BaseException):
 class Treacherous:
     """A backend, of which each query fails as its text says."""
 
+    def __init__(self) -> None:
+        self.searching = asyncio.Event()
+
     async def search(self, query: Query) -> QueryResult:
         match query.text:
             case "cancelled":
@@ -225,6 +229,7 @@ class Treacherous:
             case "fault":
                 raise ZeroDivisionError
             case "never":
+                self.searching.set()
                 await asyncio.Event().wait()
         return QueryResult(query.id, query.text, metadata={"a": object()} if query.text == "unsendable" else {})
 
@@ -234,31 +239,35 @@ async def _numbered(*texts: str) -> AsyncIterator[tuple[int, Any]]:
         yield number, {"query": text, "id": f"q{number}", "answer": False}
 
 
-async def _lines(*texts: str) -> list[dict[str, Any]]:
+async def _lines(backend: Treacherous, *texts: str) -> list[dict[str, Any]]:
     async with asyncio.timeout(SOON):
-        found = bulk.results(cast("Backend", Treacherous()), _numbered(*texts), 100)
+        found = bulk.results(cast("Backend", backend), _numbered(*texts), 100)
         return [orjson.loads(line) async for line in found]
 
 
 @pytest.mark.parametrize("failing", ["cancelled", "panic", "fault"])
 def test_whatever_a_query_raises_its_line_fails_alone(failing: str) -> None:
-    *lines, summary = asyncio.run(_lines("good", failing, "good"))
+    *lines, summary = asyncio.run(_lines(Treacherous(), "good", failing, "good"))
     assert summary == {"line": 0, "done": True, "answered": 2, "failed": 1}
     (failed,) = [line for line in lines if "error" in line]
     assert (failed["line"], failed["query_id"], failed["error"]["code"]) == (2, "q2", "internal")
 
 
-def test_a_stream_of_queries_that_is_cancelled_ends() -> None:
+def test_a_stream_of_queries_that_is_cancelled_ends_and_nothing_of_it_counts_as_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def cancel() -> None:
-        answering = asyncio.ensure_future(_lines("never", "never"))
-        await asyncio.sleep(0)
-        answering.cancel()
+        backend = Treacherous()
+        answering = asyncio.ensure_future(_lines(backend, "never", "never"))
         async with asyncio.timeout(SOON):
+            await backend.searching.wait()
+            answering.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await answering
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(cancel())
+    assert not caplog.records
 
 
 def deep(levels: int) -> dict[str, Any]:

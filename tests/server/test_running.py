@@ -72,7 +72,7 @@ def test_the_limit_on_open_files_is_known_where_there_is_one() -> None:
 class WithoutSignals(asyncio.SelectorEventLoop):
     """An event loop that takes no signals, as those of Windows."""
 
-    def add_signal_handler(self, *_: Any) -> None:
+    def add_signal_handler(self, *_: Any) -> None:  # type: ignore[override]  # takes whatever that one takes
         raise NotImplementedError
 
     def remove_signal_handler(self, *_: Any) -> bool:

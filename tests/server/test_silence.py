@@ -7,14 +7,17 @@ import socket
 import ssl
 import statistics
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+
+from niruhybrid.types import Hit, Query, Token
 
 pytestmark = pytest.mark.integration
 
@@ -227,6 +230,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"tls_cert": str(cert), "tls_key": str(key)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 def test_half_a_handshake_is_waited_for_only_so_long(
     serving: Callable[..., Any], certificate: dict[str, str], loop: str
@@ -298,3 +302,57 @@ def test_a_flood_of_silent_clients_slows_down_nobody(serving: Callable[..., Any]
             assert server.stats()["open_streams"] == UPLOADS
             assert requests.post(f"{server.url}/stream/data", json={"text": "a document"}, timeout=SOON).ok
     assert min(flooded) <= 2 * max(alone) + 0.05
+
+
+class Verbose:
+    """Answers at length."""
+
+    async def generate(self, query: Query, hits: Sequence[Hit], /) -> AsyncIterator[Token]:  # noqa: ARG002  # the port
+        for _ in range(160):
+            yield Token("x" * 100_000)
+
+
+def asking_at_length(server: Any) -> socket.socket:
+    """Return a connection on which 16 MB are answered, and that takes little at a time."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    client.settimeout(SOON)
+    client.connect((server.host, server.port))
+    body = b'{"query": "json"}'
+    head = "POST /query HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    assert client.recv(12) == b"HTTP/1.1 200"
+    return client
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to count open files")
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_client_that_takes_nothing_of_an_answer_is_cut_off(
+    serving: Callable[..., Any], make_pipeline: Callable[..., Any], loop: str
+) -> None:
+    server = serving(lambda: make_pipeline(Verbose()), head_timeout=0.2, new_loop=new_loop_of(loop))
+    assert requests.get(f"{server.url}/healthz", headers={"Connection": "close"}, timeout=SOON).ok
+
+    def files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    with asking_at_length(server):
+        both = files()
+        deadline = time.monotonic() + SOON
+        while files() >= both:
+            assert time.monotonic() < deadline
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_client_that_takes_an_answer_slowly_gets_all_of_it(
+    serving: Callable[..., Any], make_pipeline: Callable[..., Any], loop: str
+) -> None:
+    server = serving(lambda: make_pipeline(Verbose()), head_timeout=1.0, new_loop=new_loop_of(loop))
+    never, taken = threading.Event(), 0
+    with asking_at_length(server) as client:
+        while part := client.recv(400_000):
+            taken += len(part)
+            never.wait(0.02 if taken < 12_000_000 else 0)
+    assert taken > 16_000_000

@@ -131,7 +131,7 @@ class ConnectionTable(Generic[Connection]):
 
     def take_overdue(self, now: float, most: int) -> list[Connection]:
         """Return up to `most` connections that have waited for `head_timeout`, and forget that they wait."""
-        overdue = []
+        overdue: list[Connection] = []
         for connection, since in self._waiting.items():
             if since + self.limits.head_timeout > now or len(overdue) == most:
                 break
