@@ -72,12 +72,15 @@ def test_a_document_that_takes_long_is_waited_for(serving: Any, visit: Any) -> N
     encoder = Gated()
     server = serving(lambda: pipeline_of(encoder=encoder), keep_alive=0.05)
     console = visit(server.url)
+    sent: list[str] = []
+    console.page.on("request", lambda request: sent.append(request.url))
     with console.page.expect_response("**/stream/data"):  # it begins with a blank line: nothing is stored yet
         console.page.get_by_label("Or paste a text").fill("A slow text.")
         console.page.get_by_role("button", name="Add text").click()
     assert server.stats()["documents"] == 3
     encoder.go.set()
     console.expect(".job", "1 document stored. Searchable now.")
+    assert [url.endswith("/stream/data") for url in sent].count(True) == 1
 
 
 def test_a_dropped_file_of_lines_is_stored_line_by_line_and_what_is_wrong_is_listed(serving: Any, visit: Any) -> None:

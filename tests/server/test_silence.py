@@ -287,7 +287,7 @@ def test_a_flood_of_silent_clients_slows_down_nobody(serving: Callable[..., Any]
     server = serving(max_connections=most, head_timeout=120.0, idle_timeout=120.0)
     alone, flooded = [], []
     for _ in range(3):
-        alone.append(slowest_of(server, 100))
+        alone.append(slowest_of(server, 200))
         with ExitStack() as stack:
             silent = [stack.enter_context(connect(server)) for _ in range(HALF_OPEN)]
             for client in silent:
@@ -298,10 +298,13 @@ def test_a_flood_of_silent_clients_slows_down_nobody(serving: Callable[..., Any]
                     b"POST /stream/data HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
                     b"Transfer-Encoding: chunked\r\n\r\n"
                 )
-            flooded.append(slowest_of(server, 100))
+            with connect(server) as client:  # comes after all of them
+                client.sendall(HEALTH)
+                assert client.recv(12) == b"HTTP/1.1 200"
+            flooded.append(slowest_of(server, 200))
             assert server.stats()["open_streams"] == UPLOADS
             assert requests.post(f"{server.url}/stream/data", json={"text": "a document"}, timeout=SOON).ok
-    assert min(flooded) <= 2 * max(alone) + 0.05
+    assert min(flooded) <= 2 * max(alone) + 0.1
 
 
 class Verbose:
