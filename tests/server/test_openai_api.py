@@ -4,7 +4,7 @@ import asyncio
 import base64
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -13,9 +13,8 @@ import pytest
 
 from niruhybrid.errors import GenerationError, QueueFullError
 from niruhybrid.pipeline import Pipeline
-from niruhybrid.server import openai_shapes as shapes
 from niruhybrid.server.openai_shapes import error_of
-from niruhybrid.server.problems import RequestError, details
+from niruhybrid.server.problems import details
 from niruhybrid.testing import HashEncoder
 from niruhybrid.types import Finish, Hit, Query, Token
 
@@ -334,21 +333,3 @@ def test_a_stream_that_is_open_when_the_server_stops_ends_with_a_true_chunk(
     last = [line for line in heard if line][-1]
     assert orjson.loads(last.removeprefix("data: "))["error"]["code"] == "shutting_down"
     assert "data: [DONE]" not in heard
-
-
-@pytest.mark.parametrize("count", [1, 64, 65, 200])
-@pytest.mark.parametrize("encoding_format", ["float", "base64"])
-def test_many_vectors_are_written_a_few_at_a_time(count: int, encoding_format: Literal["float", "base64"]) -> None:
-    vectors = [np.full(3, number + 0.5, np.float32) for number in range(count)]
-    request = shapes.EmbeddingRequest(input="x", encoding_format=encoding_format)
-    pieces = list(shapes.embedding_pieces(vectors, request, 7))
-    assert max(piece.count(b'"index"') for piece in pieces) <= 64
-    answer = orjson.loads(b"".join(pieces))
-    assert [row["index"] for row in answer["data"]] == list(range(count))
-    for row, vector in zip(answer["data"], vectors, strict=True):
-        given = row["embedding"]
-        found = np.frombuffer(base64.b64decode(given), "<f4") if encoding_format == "base64" else given
-        assert list(found) == vector.tolist()
-    assert answer["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
-    with pytest.raises(RequestError, match="dimensions"):
-        shapes.embedding_pieces(vectors, shapes.EmbeddingRequest(input="x", dimensions=4), 7)

@@ -19,7 +19,7 @@ from niruhybrid.server.backend import Backend
 from niruhybrid.server.gate import Gate
 from niruhybrid.server.openai_stream import ChunkStreamResponse
 from niruhybrid.server.problems import RequestError
-from niruhybrid.server.routing import answered, answered_in_pieces, left
+from niruhybrid.server.routing import answered, left
 from niruhybrid.types import Query
 
 __all__ = ("router",)
@@ -71,8 +71,7 @@ def _add_embeddings(paths: APIRouter, gate: Gate) -> None:
             asked, _ = shapes.checked(shapes.EmbeddingRequest, await bodies.in_body(request, gate.config))
             texts = asked.texts()
             vectors = await _unless_gone(request, pipeline.embed(texts))
-            tokens = await pipeline.count_tokens(texts)
-            return await answered_in_pieces(shapes.embedding_pieces(vectors, asked, tokens))
+            return answered(shapes.embeddings(vectors, asked, await pipeline.count_tokens(texts)))
 
         return await _guarded(answer)
 

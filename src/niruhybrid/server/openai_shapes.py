@@ -2,11 +2,10 @@
 
 import base64
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
-import orjson
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
@@ -21,7 +20,7 @@ __all__ = (
     "ChatRequest",
     "EmbeddingRequest",
     "checked",
-    "embedding_pieces",
+    "embeddings",
     "error_of",
     "framed",
     "model_list",
@@ -33,7 +32,6 @@ __all__ = (
 CHAT_MODEL = "niruhybrid"
 EMBEDDING_MODEL = "niruhybrid-embedding"
 MOST_TEXTS = 2048
-_VECTORS_OF_A_PIECE = 64
 DONE = b"data: [DONE]\n\n"
 
 _Request = TypeVar("_Request", bound=BaseModel)
@@ -150,8 +148,8 @@ def notes_on(request: ChatRequest, passed_over: Sequence[str]) -> list[str]:
     return notes
 
 
-def embedding_pieces(vectors: Sequence[Vector], request: EmbeddingRequest, tokens: int) -> Iterator[bytes]:
-    """Return the answer to a request for embeddings, as pieces of JSON each of which is made within milliseconds.
+def embeddings(vectors: Sequence[Vector], request: EmbeddingRequest, tokens: int) -> dict[str, Any]:
+    """Return the answer to a request for embeddings.
 
     Raises:
         RequestError: another number of dimensions is asked for than there is.
@@ -159,21 +157,16 @@ def embedding_pieces(vectors: Sequence[Vector], request: EmbeddingRequest, token
     size = vectors[0].size
     if request.dimensions not in {None, size}:
         raise _refused("dimensions", f"`dimensions` is {request.dimensions}, the encoder has {size}: leave it out")
-    return _embedding_pieces(vectors, request, {"prompt_tokens": tokens, "total_tokens": tokens})
-
-
-def _embedding_pieces(
-    vectors: Sequence[Vector], request: EmbeddingRequest, usage: Mapping[str, int]
-) -> Iterator[bytes]:
     as_asked = _base64 if request.encoding_format == "base64" else _floats
-    yield b'{"object":"list","data":['
-    for first in range(0, len(vectors), _VECTORS_OF_A_PIECE):
-        rows = [
+    return {
+        "object": "list",
+        "data": [
             {"object": "embedding", "index": number, "embedding": as_asked(vector)}
-            for number, vector in enumerate(vectors[first : first + _VECTORS_OF_A_PIECE], start=first)
-        ]
-        yield (b"," if first else b"") + orjson.dumps(rows)[1:-1]
-    yield b'],"model":%b,"usage":%b}' % (orjson.dumps(EMBEDDING_MODEL), orjson.dumps(usage))
+            for number, vector in enumerate(vectors)
+        ],
+        "model": EMBEDDING_MODEL,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
 
 
 def model_list() -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Paths that take a request and return a response: described to the framework in full, served without its detours."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -13,17 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from niruhybrid.server import problems
 from niruhybrid.server.sending import json_bytes
 
-__all__ = (
-    "EVENT_STREAM_HEADERS",
-    "HEADERS",
-    "KEEP_ALIVE",
-    "LeanRoute",
-    "answered",
-    "answered_in_pieces",
-    "described",
-    "left",
-    "straight",
-)
+__all__ = ("EVENT_STREAM_HEADERS", "HEADERS", "KEEP_ALIVE", "LeanRoute", "answered", "described", "left", "straight")
 
 EVENT_STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -102,15 +91,6 @@ async def left(receive: Receive) -> None:
 def answered(value: Mapping[str, Any], status: int = 200) -> Response:
     """Return `value` as a JSON response; see `json_bytes`."""
     return Response(json_bytes(value), status_code=status, media_type="application/json", headers=HEADERS)
-
-
-async def answered_in_pieces(pieces: Iterable[bytes]) -> Response:
-    """Return a JSON response of pieces; others have their turn after the making of each."""
-    body = bytearray()
-    for piece in pieces:
-        body += piece
-        await asyncio.sleep(0)
-    return Response(bytes(body), media_type="application/json", headers=HEADERS)
 
 
 def described(description: str, schema: str | None = None) -> dict[int | str, dict[str, Any]]:
