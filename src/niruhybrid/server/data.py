@@ -63,9 +63,7 @@ async def _acknowledged(pipeline: Backend, body: LineRequest) -> AsyncGenerator[
     pending: deque[tuple[int, RequestError | None]] = deque()
     stored = failed = watermark = 0
     while await body.more():
-        documents = _noted(body.values(PAUSE), pending.append)
-        at_once = body.read.is_set()  # all of it is here: a batch, and no stream
-        results = pipeline.ingest([each async for each in documents] if at_once else documents)
+        results = pipeline.ingest(_noted(body.values(PAUSE), pending.append))
         try:
             async for result in results:
                 number, refusal = pending.popleft()
