@@ -244,8 +244,17 @@ class ServerConfig:
         max_body_bytes: bytes of a request body at the most; 1 to 2**31.
         max_query_chars: characters of one query at the most; 1 to 1,000,000.
         keep_alive: seconds of silence after which a stream sends a comment; above 0, to 3600.
-        send_timeout: seconds a client may take to accept bytes before its stream is ended; above 0, to 3600.
-        max_streams: streams open at once, the next is refused; 1 to 100,000.
+        send_timeout: seconds a client may take to send a body, or to accept bytes before its stream is ended; above 0,
+            to 3600.
+        head_timeout: seconds until the head of a request is complete, from the connection's beginning or from the last
+            response; above 0, to 3600.
+        idle_timeout: seconds without a line after which a body of lines ends, while nothing of it is under way; above
+            0, to 86,400.
+        max_connections: connections open at once: the one that has waited longest for a request is closed for a new
+            one; None takes what three quarters of the limit on open files allow, to 20,000. 1 to 1,000,000.
+        max_connections_per_peer: of them from one address, the next is refused; not for addresses of this machine; None
+            takes half of them. 1 to 1,000,000.
+        max_streams: streams open at once, bodies of lines included, the next is refused; 1 to 100,000.
         api_keys: entries `name:scopes:secret`, see `niruhybrid.server.auth`; needed where `host` is not loopback.
         api_keys_file: a file of such entries; None for none.
         rate_limit: requests a second of each API key; 0 for no limit, to 1,000,000.
@@ -275,6 +284,10 @@ class ServerConfig:
     max_query_chars: int = 8_000
     keep_alive: float = 15.0
     send_timeout: float = 30.0
+    head_timeout: float = 10.0
+    idle_timeout: float = 60.0
+    max_connections: int | None = None
+    max_connections_per_peer: int | None = None
     max_streams: int = 1000
     api_keys: str | None = field(default=None, repr=False)
     api_keys_file: str | None = None
@@ -301,6 +314,11 @@ class ServerConfig:
         whole("max_query_chars", self.max_query_chars, 1, 1_000_000)
         seconds("keep_alive", self.keep_alive, 1e-3, 3600.0)
         seconds("send_timeout", self.send_timeout, 1e-3, 3600.0)
+        seconds("head_timeout", self.head_timeout, 1e-3, 3600.0)
+        seconds("idle_timeout", self.idle_timeout, 1e-3, 86_400.0)
+        for name in ("max_connections", "max_connections_per_peer"):
+            if getattr(self, name) is not None:
+                whole(name, getattr(self, name), 1, 1_000_000)
         whole("max_streams", self.max_streams, 1, 100_000)
         seconds("rate_limit", self.rate_limit, 0.0, 1_000_000.0)
         whole("rate_burst", self.rate_burst, 1, 1_000_000)

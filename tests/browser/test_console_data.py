@@ -1,12 +1,17 @@
 """Adding documents in the console, and being told of those that match."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 import requests
+
+from niruhybrid.testing import HashEncoder
+from niruhybrid.types import Vector
+from tests.server.conftest import pipeline_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -49,6 +54,33 @@ def test_a_pasted_text_is_stored_and_found(serving: Any, visit: Any) -> None:
     console.ask("How is green tea brewed?")
     console.expect_done()
     assert console.page.locator(".source .title").all_inner_texts()[0] == "tea"
+
+
+class Gated(HashEncoder):
+    """Encodes documents only once it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    def encode(self, texts: Sequence[str], /) -> Vector:
+        assert "slow" not in texts[0] or self.go.wait(20)
+        return super().encode(texts)
+
+
+def test_a_document_that_takes_long_is_waited_for(serving: Any, visit: Any) -> None:
+    encoder = Gated()
+    server = serving(lambda: pipeline_of(encoder=encoder), keep_alive=0.05)
+    console = visit(server.url)
+    sent: list[str] = []
+    console.page.on("request", lambda request: sent.append(request.url))
+    with console.page.expect_response("**/stream/data"):  # it begins with a blank line: nothing is stored yet
+        console.page.get_by_label("Or paste a text").fill("A slow text.")
+        console.page.get_by_role("button", name="Add text").click()
+    assert server.stats()["documents"] == 3
+    encoder.go.set()
+    console.expect(".job", "1 document stored. Searchable now.")
+    assert [url.endswith("/stream/data") for url in sent].count(True) == 1
 
 
 def test_a_dropped_file_of_lines_is_stored_line_by_line_and_what_is_wrong_is_listed(serving: Any, visit: Any) -> None:

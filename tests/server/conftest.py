@@ -60,12 +60,17 @@ def pipeline_of(
 class Server:
     """A real server on a port of its own, in a thread of its own."""
 
-    def __init__(self, make: Callable[[], Pipeline], config: ServerConfig) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Pipeline],
+        config: ServerConfig,
+        new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+    ) -> None:
         self._make = make
         self._config = config
         self._listener = listen(config)
         self.host, self.port = self._listener.getsockname()[:2]
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_loop()
         self._stopping = asyncio.Event()
         self.opened = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -145,8 +150,14 @@ def serving() -> Iterator[Callable[..., Server]]:
     """Start servers, and stop them at the end."""
     servers: list[Server] = []
 
-    def start(make: Callable[[], Pipeline] = pipeline_of, *, wait: bool = True, **settings: Any) -> Server:
-        server = Server(make, ServerConfig(port=0, **settings))
+    def start(
+        make: Callable[[], Pipeline] = pipeline_of,
+        *,
+        wait: bool = True,
+        new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+        **settings: Any,
+    ) -> Server:
+        server = Server(make, ServerConfig(port=0, **settings), new_loop)
         servers.append(server)
         server.start(wait=wait)
         return server

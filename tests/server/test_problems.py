@@ -31,6 +31,7 @@ def test_only_known_codes_have_a_status() -> None:
         "method_not_allowed",
         "request_timeout",
         "body_too_large",
+        "head_too_large",
         "unsupported_media_type",
         "http_error",
         "starting",

@@ -6,7 +6,6 @@ from starlette.responses import Response
 
 from niruhybrid.server import bodies, bulk, openapi, schemas
 from niruhybrid.server.gate import Gate, owner_of
-from niruhybrid.server.ndjson import LineRequest, numbered
 from niruhybrid.server.routing import LeanRoute, answered, described
 
 __all__ = ("router",)
@@ -39,7 +38,7 @@ def _add_streamed(paths: APIRouter, gate: Gate) -> None:
         """
         gate.pipeline()  # refuse before reading
         asked = schemas.asked(schemas.StreamRequest, await bodies.in_body(request, gate.config), strict=True)
-        query = schemas.query_of(asked, max_chars=gate.config.max_query_chars)
+        query = schemas.query_of(asked, max_chars=gate.config.max_query_chars, owner=owner_of(request))
         return _resumed(request, gate) or gate.answer(query, owner_of(request), progressive=asked.progressive)
 
     @paths.get(
@@ -55,7 +54,7 @@ def _add_streamed(paths: APIRouter, gate: Gate) -> None:
         gate.pipeline()
         values = bodies.in_url(request)
         asked = schemas.asked(schemas.StreamRequest, schemas.from_url(values), strict=False)
-        query = schemas.query_of(asked, max_chars=gate.config.max_query_chars)
+        query = schemas.query_of(asked, max_chars=gate.config.max_query_chars, owner=owner_of(request))
         return _resumed(request, gate) or gate.answer(query, owner_of(request), progressive=asked.progressive)
 
 
@@ -88,7 +87,8 @@ def _add_plain(paths: APIRouter, gate: Gate) -> None:
         """Answer a question as a whole. An answer that breaks off is an error, never part of one."""
         pipeline = gate.pipeline()
         asked = schemas.asked(schemas.PlainRequest, await bodies.in_body(request, gate.config), strict=True)
-        return answered(await bulk.result_of(pipeline, asked, gate.config.max_query_chars))
+        found = await bulk.result_of(pipeline, asked, gate.config.max_query_chars, owner_of(request))
+        return answered(found)
 
     @paths.post(
         "/stream/queries",
@@ -105,9 +105,10 @@ def _add_plain(paths: APIRouter, gate: Gate) -> None:
         passed over. No more is read than can be worked on.
         """
         pipeline = gate.pipeline()
-        lines = LineRequest(request, gate.config.max_line_bytes)
-        source = await numbered(request, lines, gate.config)
-        return gate.lines(bulk.results(pipeline, source, gate.config.max_query_chars), lines)
+        owner = owner_of(request)
+        return await gate.lines(
+            request, lambda body: bulk.results(pipeline, body.values(), gate.config.max_query_chars, owner)
+        )
 
 
 def _resumed(request: Request, gate: Gate) -> Response | None:

@@ -82,7 +82,9 @@ async def read_body(request: Request, config: ServerConfig) -> bytes:
                 if len(body) > most:
                     raise _too_large(most)
     except TimeoutError as err:
-        raise RequestError("request_timeout", "the body did not arrive in time: send it faster") from err
+        raise RequestError(
+            "request_timeout", "the body did not arrive in time: send it faster", headers={"Connection": "close"}
+        ) from err
     return bytes(body)
 
 

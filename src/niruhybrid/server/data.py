@@ -1,5 +1,6 @@
 """The paths of generated data: taken while it is still being sent, read and removed by id."""
 
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
@@ -11,7 +12,7 @@ from starlette.responses import Response
 from niruhybrid.server import openapi, problems
 from niruhybrid.server.backend import Backend
 from niruhybrid.server.gate import Gate, require_write
-from niruhybrid.server.ndjson import LineRequest, numbered, rendered
+from niruhybrid.server.ndjson import PAUSE, LineRequest, rendered
 from niruhybrid.server.problems import RequestError
 from niruhybrid.server.routing import LeanRoute, answered, described
 from niruhybrid.types import DataResult, Document
@@ -19,7 +20,7 @@ from niruhybrid.types.checks import checked_id
 
 __all__ = ("reading", "router")
 
-Numbered = AsyncIterator[tuple[int, Any]]
+logger = logging.getLogger(__name__)
 
 
 def router(gate: Gate) -> APIRouter:
@@ -51,32 +52,50 @@ def _add_stream(paths: APIRouter, gate: Gate) -> None:
         """
         require_write(request)
         pipeline = gate.pipeline()
-        lines = LineRequest(request, gate.config.max_line_bytes)
-        source = await numbered(request, lines, gate.config)
-        return gate.lines(_acknowledged(pipeline, source), lines)
+        return await gate.lines(request, lambda body: _acknowledged(pipeline, body))
 
 
-async def _acknowledged(pipeline: Backend, source: Numbered) -> AsyncGenerator[bytes, None]:
-    """Store what comes; yield an acknowledgement for each line, in their order, and a summary."""
+async def _acknowledged(pipeline: Backend, body: LineRequest) -> AsyncGenerator[bytes, None]:
+    """Store what comes; yield an acknowledgement for each line, in their order, and a summary.
+
+    The pipeline's stream is open only while something is under way: a client that pauses keeps nobody from writing.
+    """
     pending: deque[tuple[int, RequestError | None]] = deque()
     stored = failed = watermark = 0
-    async for result in pipeline.ingest(_noted(source, pending.append)):
-        number, refusal = pending.popleft()
-        if refusal is None and result.error is None:
-            stored += 1
-            watermark = result.watermark or watermark
-        else:
-            failed += 1
-        yield rendered(_acknowledgement(number, result, refusal))
+    while await body.more():
+        results = pipeline.ingest(_noted(body.values(PAUSE), pending.append))
+        try:
+            async for result in results:
+                number, refusal = pending.popleft()
+                if refusal is None and result.error is None:
+                    stored += 1
+                    watermark = result.watermark or watermark
+                else:
+                    failed += 1
+                yield _line(number, result, refusal)
+        finally:
+            if isinstance(results, AsyncGenerator):
+                await results.aclose()
     yield rendered({"line": 0, "done": True, "stored": stored, "failed": failed, "watermark": watermark})
 
 
-async def _noted(source: Numbered, note: Callable[[tuple[int, RequestError | None]], None]) -> AsyncIterator[Any]:
+async def _noted(
+    values: AsyncIterator[tuple[int, Any]], note: Callable[[tuple[int, RequestError | None]], None]
+) -> AsyncIterator[Any]:
     """Yield what the lines say, having noted their numbers; in place of one that can't be read, None, which is none."""
-    async for number, value in source:
+    async for number, value in values:
         refusal = value if isinstance(value, RequestError) else None
         note((number, refusal))
         yield value if refusal is None else None
+
+
+def _line(number: int, result: DataResult, refusal: RequestError | None) -> bytes:
+    """Return the acknowledgement of one line; what can't be sent is an error of that line."""
+    try:
+        return rendered(_acknowledgement(number, result, refusal))
+    except TypeError as err:
+        logger.exception("line_failed")
+        return rendered({"line": number, "error": problems.details(err)})
 
 
 def _acknowledgement(number: int, result: DataResult, refusal: RequestError | None) -> dict[str, Any]:

@@ -29,6 +29,7 @@ REQUEST_ID: contextvars.ContextVar[str | None] = contextvars.ContextVar("niru_re
 """The id of the request that is being served; everything that is begun for it inherits it."""
 
 _OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"}) | console.PATHS
+_HEALTH = frozenset({"/healthz", "/readyz"})
 _WRITES = frozenset({"/stream/data"})
 _USABLE_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
 _SECURITY = (
@@ -130,6 +131,7 @@ class Front:
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """Return the response to a request that is not to be served, and note who asks otherwise."""
         try:
+            _refuse_when_busy(scope)
             self._refuse_other_names(headers)
             if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
                 return self._preflight(headers)
@@ -192,6 +194,17 @@ class Front:
 
 
 _EXPOSED = (b"access-control-expose-headers", b"Retry-After, X-Request-ID")
+
+
+def _refuse_when_busy(scope: Scope) -> None:
+    """Refuse what is no health check, when the last free connections are kept for these."""
+    if scope.get("niru.busy") and scope["path"] not in _HEALTH:
+        raise RequestError(
+            "overloaded",
+            "too many connections are open: try again",
+            headers={"Connection": "close"},
+            retry_after=1,
+        )
 
 
 def _listed(text: str | None) -> list[str]:

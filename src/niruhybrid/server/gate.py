@@ -60,7 +60,7 @@ class Gate:
         open_log: Callable[[], Awaitable[SharedLog]] | None = None,
     ) -> None:
         self.config = config
-        self.streams = Streams(config)
+        self.streams = Streams(config, beside=lambda: len(self.uploads) + len(self.chats))
         self.subscriptions = Streams(config, config.max_subscribers)
         self.uploads: set[LineStreamResponse] = set()
         self.chats: set[ChunkStreamResponse] = set()
@@ -73,7 +73,7 @@ class Gate:
     @property
     def open_streams(self) -> int:
         """Streams that are being served, or made for a reader who may come back."""
-        return self.streams.open + len(self.chats)
+        return self.streams.open_in_all
 
     async def counters(self) -> dict[str, Any]:
         """Return the counters of the server and its pipeline at this instant, JSON-ready.
@@ -124,9 +124,28 @@ class Gate:
         """
         return self._follow(self.subscriptions, self.subscriptions.start(events, owner))
 
-    def lines(self, lines: AsyncGenerator[bytes, None], request: LineRequest) -> Response:
-        """Return the response that streams lines of JSON, while lines are read from `request`."""
-        return LineStreamResponse(lines, request, send_timeout=self.config.send_timeout, registry=self.uploads)
+    async def lines(self, request: Request, answers: Callable[[LineRequest], AsyncGenerator[bytes, None]]) -> Response:
+        """Return the response that streams lines of JSON, while lines are read from the request.
+
+        Args:
+            request: its body is lines of JSON, or JSON.
+            answers: yields a line for each value of the body, and may yield a last one that sums up.
+
+        Raises:
+            OverloadedError: too many streams are open.
+            RequestError, ClientDisconnect: as `LineRequest.begin` does.
+        """
+        self.streams.refuse_when_full()
+        body = LineRequest(request, self.config)
+        await body.begin()
+        self.streams.refuse_when_full()
+        return LineStreamResponse(
+            answers(body),
+            body,
+            send_timeout=self.config.send_timeout,
+            pulse=self.streams.pulse,
+            registry=self.uploads,
+        )
 
     def _follow(self, streams: Streams, stream: Stream, after: int = 0) -> Response:
         return EventStreamResponse(stream, streams, send_timeout=self.config.send_timeout, after=after)

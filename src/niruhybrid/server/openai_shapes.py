@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
-import orjson
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from niruhybrid.server import problems
 from niruhybrid.server.problems import RequestError
+from niruhybrid.server.sending import json_bytes
 from niruhybrid.types import Query, Vector
 from niruhybrid.types.checks import MAX_TOP_K, checked_text
 
@@ -273,7 +273,7 @@ class Chat:
 
 def framed(chunk: Mapping[str, Any]) -> bytes:
     """Return a chunk as an event."""
-    return b"data: %b\n\n" % orjson.dumps(chunk)
+    return b"data: %b\n\n" % json_bytes(chunk)
 
 
 def _text_of(content: object) -> object:

@@ -146,6 +146,7 @@ COMPONENTS: dict[str, Any] = {
             "text": {"type": "string"},
             "title": {"type": "string"},
             "metadata": {"type": "object"},
+            "notes": {"type": "array", "items": {"type": "string"}, "description": "What could not be sent, in words."},
         },
     },
     "Removed": {
@@ -182,7 +183,12 @@ COMPONENTS: dict[str, Any] = {
         "type": "object",
         "description": "event: match. A document that has just become searchable.",
         "required": ["query_id", "hit", "watermark"],
-        "properties": {"query_id": {"type": "string"}, "hit": _HIT, "watermark": {"type": "integer"}},
+        "properties": {
+            "query_id": {"type": "string"},
+            "hit": _HIT,
+            "watermark": {"type": "integer"},
+            "notes": {"type": "array", "items": {"type": "string"}, "description": "What could not be sent, in words."},
+        },
     },
     "DroppedEvent": {
         "type": "object",

@@ -48,6 +48,7 @@ PROBLEMS: Mapping[str, Kind] = {
     "request_timeout": Kind(408, "The request took too long to arrive"),
     "body_too_large": Kind(413, "The body is too large"),
     "line_too_long": Kind(413, "A line is too long"),
+    "head_too_large": Kind(431, "The head of the request is too large"),
     "unsupported_media_type": Kind(415, "The body is of the wrong type"),
     "misdirected_request": Kind(421, "This server does not go by that name"),
     "rate_limited": Kind(429, "Too many requests with this API key"),

@@ -1,9 +1,8 @@
 """Paths that take a request and return a response: described to the framework in full, served without its detours."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
-import orjson
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -11,6 +10,7 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from niruhybrid.server import problems
+from niruhybrid.server.sending import json_bytes
 
 __all__ = ("EVENT_STREAM_HEADERS", "HEADERS", "KEEP_ALIVE", "LeanRoute", "answered", "described", "left", "straight")
 
@@ -88,9 +88,9 @@ async def left(receive: Receive) -> None:
         pass
 
 
-def answered(value: object, status: int = 200) -> Response:
-    """Return `value` as a JSON response."""
-    return Response(orjson.dumps(value), status_code=status, media_type="application/json", headers=HEADERS)
+def answered(value: Mapping[str, Any], status: int = 200) -> Response:
+    """Return `value` as a JSON response; see `json_bytes`."""
+    return Response(json_bytes(value), status_code=status, media_type="application/json", headers=HEADERS)
 
 
 def described(description: str, schema: str | None = None) -> dict[int | str, dict[str, Any]]:

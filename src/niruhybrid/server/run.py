@@ -2,55 +2,31 @@
 
 import asyncio
 import contextlib
-import errno
 import signal
 import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from email.utils import formatdate
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.server import ServerState
 
 from niruhybrid.config import ServerConfig
-from niruhybrid.errors import InvalidSettingError
 from niruhybrid.pipeline import Pipeline
 from niruhybrid.server.app import create_app
-from niruhybrid.server.front import configured_keys
+from niruhybrid.server.connections import limits
 from niruhybrid.server.gate import Gate
+from niruhybrid.server.listening import accept, listen, open_files, tls_context
+from niruhybrid.server.protocol import BoundedProtocol, Connections
 
 __all__ = ("listen", "serve", "set_on_signal")
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
-_BACKLOG = 2048
 _DRAIN_SECONDS = 5
-
-
-def listen(config: ServerConfig) -> socket.socket:
-    """Return a listening socket; a connection on which a client takes no bytes for `send_timeout` is cut by the system.
-
-    Raises:
-        InvalidSettingError: the address can't be listened on, or not without API keys.
-    """
-    configured_keys(config)
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # finds dead peers that send and never end
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(config.send_timeout * 1000)))
-        listener.bind((config.host, config.port))
-        listener.listen(_BACKLOG)
-    except OSError as err:
-        listener.close()
-        remedy = "choose another `port`, or 0" if err.errno == errno.EADDRINUSE else "check `host` and `port`"
-        raise InvalidSettingError(f"can't listen on {config.host}:{config.port} ({err.strerror}): {remedy}") from err
-    listener.setblocking(False)  # noqa: FBT003  # its only argument
-    return listener
 
 
 async def serve(
@@ -76,7 +52,7 @@ async def serve(
     with listener:
         app = create_app(open_pipeline, config)
         gate: Gate = app.state.gate
-        server = _Server(_server_config(app, config))
+        server = _Server(_server_config(app), config, listener)
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         beside = asyncio.ensure_future(_beside(gate, when_ready))
         beside.add_done_callback(lambda done: stopping.set() if done.cancelled() or done.exception() else None)
@@ -96,11 +72,10 @@ async def serve(
         beside.result()
 
 
-def _server_config(app: FastAPI, config: ServerConfig) -> uvicorn.Config:
+def _server_config(app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        ssl_certfile=config.tls_cert,
-        ssl_keyfile=config.tls_key,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -140,17 +115,55 @@ class _Shared(ServerState):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, with the signals left to whoever runs it, and asleep while nobody asks."""
+    """uvicorn with bounds on connections, with the signals left to whoever runs it, and asleep while nobody asks.
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    Args:
+        config: uvicorn's.
+        bounds: of connections.
+        listener: where they come in.
+    """
+
+    def __init__(self, config: uvicorn.Config, bounds: ServerConfig, listener: socket.socket) -> None:
         super().__init__(config)
         self.server_state = _Shared()
+        self.servers = []
+        self._bounds = bounds
+        self._listener = listener
         self._ends = asyncio.Event()
+        self._connections: Connections | None = None
+        self._accepting: asyncio.Task[None] | None = None
 
     def end(self) -> None:
         """Take no more connections, and end once those that are open have been served."""
         self.should_exit = True
         self._ends.set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  # as uvicorn has it
+        """Start the application and begin to accept connections."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(uvicorn.config.STARTUP_FAILURE)
+        connections = self._connections = Connections(limits(self._bounds, open_files()))
+
+        def make(peer: str | None) -> BoundedProtocol:
+            return BoundedProtocol(connections, peer, self.config, self.server_state, self.lifespan.state)
+
+        self._accepting = asyncio.ensure_future(
+            accept(self._listener, connections, make, tls_context(self._bounds)),
+        )
+        self._accepting.add_done_callback(lambda _: self._ends.set())
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, let the open connections come to their end, and stop the application."""
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.wait({self._accepting})
+        await super().shutdown(sockets)
+        if self._connections is not None:
+            self._connections.close()
+        if self._accepting is not None and not self._accepting.cancelled():
+            self._accepting.result()  # it ended by itself: let the cause be seen
 
     async def main_loop(self) -> None:
         """Wait for the end, instead of looking for it ten times a second."""
@@ -165,11 +178,17 @@ class _Server(uvicorn.Server):
 def set_on_signal(stopping: asyncio.Event) -> Iterator[None]:
     """Set `stopping` at SIGINT or SIGTERM; to be used in the main thread, inside its event loop."""
     loop = asyncio.get_running_loop()
-    caught = (signal.SIGINT, signal.SIGTERM)
-    for number in caught:
-        loop.add_signal_handler(number, stopping.set)
+    before: dict[signal.Signals, Any] = {}
     try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, stopping.set)
+            except NotImplementedError:  # on Windows, event loops take no signals
+                before[number] = signal.signal(number, lambda *_: loop.call_soon_threadsafe(stopping.set))
         yield
     finally:
-        for number in caught:
-            loop.remove_signal_handler(number)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if number in before:
+                signal.signal(number, before[number])
+            else:
+                loop.remove_signal_handler(number)

@@ -1,5 +1,6 @@
 """What requests may ask: their fields, checked where they enter, made into queries."""
 
+import hashlib
 import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
@@ -10,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from niruhybrid.server import problems
 from niruhybrid.types import Query, SearchMode
-from niruhybrid.types.checks import MAX_ID_CHARS, MAX_TOP_K, checked_text
+from niruhybrid.types.checks import MAX_ID_CHARS, MAX_TOP_K, checked_id, checked_text
 
 __all__ = (
     "FILTER_HERE",
@@ -131,8 +132,13 @@ def asked(model: type[Asked], values: Mapping[str, Any], *, strict: bool) -> Ask
         raise _invalid(err) from err
 
 
-def query_of(request: QueryRequest | SubscribeRequest, *, max_chars: int) -> Query:
+def query_of(request: QueryRequest | SubscribeRequest, *, max_chars: int, owner: str | None = None) -> Query:
     """Return the query that a request asks.
+
+    Args:
+        request: as it was sent.
+        max_chars: characters of the query at the most.
+        owner: whose sessions its `session` is one of; None where all share them.
 
     Raises:
         InvalidInputError: a value can't be used.
@@ -144,10 +150,17 @@ def query_of(request: QueryRequest | SubscribeRequest, *, max_chars: int) -> Que
             "top_k": request.top_k,
             "metadata": request.metadata or {},
             "timeout": request.timeout,
-            "session": request.session,
+            "session": _session_of(request.session, owner),
             "min_watermark": request.min_watermark,
         }
     return Query(request.id or uuid.uuid4().hex, request.query, filter=request.filter, mode=request.mode, **more)
+
+
+def _session_of(session: str | None, owner: str | None) -> str | None:
+    """Return a session's name among those of all owners: of one length, so that it is an id like any other."""
+    if session is None or owner is None:
+        return session
+    return hashlib.sha256(f"{owner} {checked_id(session)}".encode()).hexdigest()
 
 
 def from_url(values: Mapping[str, str]) -> Mapping[str, Any]:

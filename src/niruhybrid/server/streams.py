@@ -6,13 +6,12 @@ import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from niruhybrid.config import ServerConfig
 from niruhybrid.errors import OverloadedError
 from niruhybrid.server import problems
 from niruhybrid.server.event_log import EventLog, Shelf, Window
 from niruhybrid.server.pulse import Pulse
+from niruhybrid.server.sending import json_bytes
 from niruhybrid.types import StreamEvent
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def render(stream_id: str, number: int, event: str, data: Mapping[str, Any]) -> 
     Raises:
         TypeError: `data` is not JSON.
     """
-    return b"id: %b:%d\nevent: %b\ndata: %b\n\n" % (stream_id.encode(), number, event.encode(), orjson.dumps(data))
+    return b"id: %b:%d\nevent: %b\ndata: %b\n\n" % (stream_id.encode(), number, event.encode(), json_bytes(data))
 
 
 class Stream:
@@ -179,15 +178,17 @@ class Streams:
     Args:
         config: the bounds.
         most: streams open at once; None takes `max_streams`.
+        beside: returns how many streams of other kinds are open, which are counted with these.
 
     Attributes:
         pulse: the timer of the silent ones.
         sharing: copies answers for other servers; None where there are none.
     """
 
-    def __init__(self, config: ServerConfig, most: int | None = None) -> None:
+    def __init__(self, config: ServerConfig, most: int | None = None, *, beside: Callable[[], int] = lambda: 0) -> None:
         self._window = Window(config.log_events, config.log_bytes)
         self._most = config.max_streams if most is None else most
+        self._beside = beside
         self._grace = config.grace
         self._streams: dict[str, Stream] = {}
         self._making: set[Stream] = set()
@@ -202,6 +203,11 @@ class Streams:
     def open(self) -> int:
         """Streams that are being served, or made for a reader who may come back."""
         return self._readers + len(self._unread)
+
+    @property
+    def open_in_all(self) -> int:
+        """Streams that are open, those of other kinds included."""
+        return self.open + self._beside()
 
     @property
     def kept(self) -> int:
@@ -243,9 +249,9 @@ class Streams:
         Raises:
             OverloadedError: too many streams are open.
         """
-        if self.open >= self._most:
+        if (count := self.open_in_all) >= self._most:
             raise OverloadedError(
-                f"{self.open} of {self._most} streams are open: try again, or raise the limit", retry_after=1
+                f"{count} of {self._most} streams are open: try again, or raise the limit", retry_after=1
             )
 
     def find(self, stream_id: str, owner: str) -> Stream | None:

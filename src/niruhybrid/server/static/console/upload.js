@@ -67,7 +67,7 @@ async function post(lines, signal, onLine) {
     if (done) return;
     const parts = (rest + value).split("\n");
     rest = parts.pop();
-    for (const answer of parts.map((text) => JSON.parse(text))) {
+    for (const answer of parts.filter(Boolean).map((text) => JSON.parse(text))) {
       if (answer.line) onLine(answer.line, answer);
       else if (answer.error) throw Object.assign(new Error(answer.error.detail), answer.error, { retryAfter: answer.error.retry_after });
     }
