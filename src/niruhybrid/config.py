@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
-from niruhybrid.errors import InvalidSettingError
+from niruhybrid.errors import InvalidSettingError, OverloadedError
 from niruhybrid.ranges import seconds, share, whole
 
 __all__ = (
@@ -60,6 +60,16 @@ class RetryPolicy:
         seconds("wait_max", self.wait_max, 1e-4, 600.0)
         if not all(isinstance(each, type) and issubclass(each, Exception) for each in self.on):
             raise InvalidSettingError(f"`on` is {self.on!r}: give a tuple of exception classes")
+
+    def wait(self, failures: int, error: Exception | None = None) -> float:
+        """Return the seconds to wait before the next try, without jitter.
+
+        Args:
+            failures: tries that failed so far, from 1.
+            error: the last failure; the wait is never shorter than its `retry_after`.
+        """
+        wait = min(self.wait_max, self.wait_initial * 2.0 ** min(failures - 1, 60))
+        return max(wait, error.retry_after) if isinstance(error, OverloadedError) else wait
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ def _questions(path: str | None) -> Iterator[str]:
 def _documents(path: str) -> Iterator[bytes]:
     bodies = [
         orjson.dumps({"id": each.id, "text": each.text, "title": each.title, "metadata": dict(each.metadata)})
-        for each in documents_of((path,), lambda line: click.echo(f"not sent: {line}", err=True))
+        for each in documents_of((path,), lambda source: click.echo(f"not sent: {source}", err=True))
     ]
     if not bodies:
         raise InvalidSettingError(f"{path!r} has no documents: check the path")

@@ -44,10 +44,9 @@ class Backoff:
         policy = self._policy
         if not isinstance(error, policy.on) or self._failures >= policy.attempts:
             raise error
-        wait = min(policy.wait_max, policy.wait_initial * 2.0 ** (self._failures - 1))
-        wait += self._jitter() * policy.wait_initial
-        if isinstance(error, OverloadedError):
-            wait = max(wait, error.retry_after)
+        wait = max(
+            policy.wait(self._failures, error), policy.wait(self._failures) + self._jitter() * policy.wait_initial
+        )
         if self._deadline is not None and now + wait >= self._deadline:
             raise error
         return wait
