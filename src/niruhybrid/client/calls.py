@@ -111,7 +111,8 @@ class Connection:
         base_url: such as `http://127.0.0.1:8000`; a path in it precedes the server's own.
         api_key: sent as `Authorization: Bearer …`; None sends none.
         timeout: seconds one plain call may take, all tries together.
-        answer_timeout: seconds one streamed answer, or one batch of documents, may take, all connections together.
+        answer_timeout: seconds one streamed answer may take, all connections together; of a batch of documents, seconds
+            without a byte from the server.
         connect_timeout: seconds until the connection stands.
         silence_timeout: seconds without a byte after which a connection counts as lost.
         retry: what is tried again, how often in a row, and how long after.
