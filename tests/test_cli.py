@@ -225,6 +225,8 @@ def test_a_server_never_says_that_all_documents_are_searchable_when_some_failed(
             "ABSENT",
         ),
         (["stats", "--url", "ftp://x"], 2, "http"),
+        (["serve", "--port", "0", "--tls-cert", "nofile", "--tls-key", "nokey"], 1, "nofile"),
+        (["stats", "--url", "http://user:s3cret@127.0.0.1:9"], 1, "http://127.0.0.1:9"),
         (["bench", "--clients", "1", "--rate", "1"], 2, "--clients and --rate"),
         (["bench", "--url", "http://127.0.0.1:9"], 1, "nothing listens there"),
         (["bench", "--plot", "x.gif"], 1, ".html or .svg"),
@@ -240,6 +242,14 @@ def test_an_error_is_said_in_a_line_and_never_a_traceback(
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+    assert "s3cret" not in done.stderr + done.stdout
+
+
+def test_several_workers_are_refused_and_the_reason_is_true(niru: Run) -> None:
+    done = niru("serve", "--workers", "2")
+    assert done.returncode == 2
+    assert "its encoder uses one core" in done.stderr
+    assert "every core" not in done.stderr + niru("serve", "--help").stdout
 
 
 def test_a_port_in_use_is_said(niru: Run) -> None:
@@ -349,6 +359,9 @@ def test_a_server_is_put_under_load_and_watched(
     assert (watched.returncode, watched.stderr.strip()) == (0, "")
     assert "2 documents" in watched.stdout
     assert "3 answers whole" in watched.stdout
+    unwritable = niru("bench", "--url", url, "--seconds", "0.1", "--json=absent/found.json")
+    assert unwritable.returncode == 1
+    assert "niru: --json 'absent/found.json': No such file or directory" in unwritable.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing
@@ -169,6 +170,20 @@ def test_a_refusal_is_the_librarys_own_error(serve: Serve, drive: Driver) -> Non
         drive(serve(in_order(Reply((b'{"code": "unauthorized", "detail": "k"}',), 401))).url, "stats")
     with pytest.raises(InvalidSettingError, match="base_url"):
         drive("localhost:8000", "stats")
+
+
+def test_a_password_in_the_url_is_sent_and_never_logged(
+    serve: Serve, drive: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(in_order(Reply((b'{"documents": 3}',))))
+    url = server.url.replace("://", "://user:s3cret@")
+    with caplog.at_level(logging.DEBUG):
+        assert drive(url, "stats", client={"api_key": "k-1"}) == {"documents": 3}
+    [request] = server.requests
+    assert base64.b64decode(request.headers["authorization"].removeprefix("Basic ")) == b"user:s3cret"
+    assert request.headers["x-api-key"] == "k-1"
+    assert "/stats" in caplog.text
+    assert "s3cret" not in caplog.text
 
 
 def test_silence_counts_as_a_cut(serve: Serve, drive: Driver) -> None:

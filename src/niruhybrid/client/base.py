@@ -25,7 +25,7 @@ class BaseClient:
 
     Args:
         base_url: such as `http://127.0.0.1:8000`; a path in it precedes the server's own.
-        api_key: sent as `Authorization: Bearer …`; None sends none.
+        api_key: sent as `Authorization: Bearer …`, or as `X-API-Key` if the URL has a user; None sends none.
         timeout: seconds one plain call may take, all tries together.
         answer_timeout: seconds one streamed answer may take, all connections together; of a batch of documents, seconds
             without a byte from the server.
