@@ -281,8 +281,7 @@ class ServerConfig:
         keep_alive: seconds of silence after which a stream sends a comment; above 0, to 3600.
         send_timeout: seconds a client may take to accept bytes before its stream is ended; above 0, to 3600.
         max_streams: streams open at once, the next is refused; 1 to 100,000.
-        api_keys: entries `name:scopes:secret`, between blanks or commas, see `niruhybrid.server.auth`; needed where
-            `host` is not loopback.
+        api_keys: entries `name:scopes:secret`, see `niruhybrid.server.auth`; needed where `host` is not loopback.
         api_keys_file: a file of such entries; None for none.
         rate_limit: requests a second of each API key; 0 for no limit, to 1,000,000.
         rate_burst: requests that may come at once; 1 to 1,000,000.
