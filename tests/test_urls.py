@@ -56,6 +56,13 @@ def test_a_key_and_a_password_can_be_sent_together() -> None:
     assert headers["X-API-Key"] == "k"
 
 
+def test_a_password_that_would_be_taken_for_the_host_is_refused() -> None:
+    with pytest.raises(InvalidSettingError, match="as %40") as caught:
+        StoreConfig(path="postgresql://user:s3@cret@host/db")
+    assert "cret" not in str(caught.value)
+    assert StoreConfig(path="postgresql://user:s3%40cret@host/db").name == "postgresql://host/db"
+
+
 @pytest.mark.parametrize(
     "url", ["http://user:s3/cret@host/v1", "http://host:port", "http://", "http://[::1/v1", "host:1", "ftp://host"]
 )

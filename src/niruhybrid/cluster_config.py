@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from niruhybrid.errors import InvalidSettingError
-from niruhybrid.ranges import number, seconds, shown_value, whole
+from niruhybrid.ranges import number, seconds, shown, whole
 from niruhybrid.urls import is_url
 
 __all__ = ("RayConfig", "WorkerConfig")
@@ -55,9 +55,7 @@ class WorkerConfig:
         for name, pattern in (("stream", _NAME), ("group", _NAME), ("prefix", rf"{_NAME}(?:\.{_NAME})*")):
             value = getattr(self, name)
             if not isinstance(value, str) or not re.fullmatch(pattern, value):
-                raise InvalidSettingError(
-                    f"`{name}` is {shown_value(value)}: give letters, digits, - and _, at most 64"
-                )
+                raise InvalidSettingError(f"`{name}` is {shown(value)}: give letters, digits, - and _, at most 64")
         whole("in_flight", self.in_flight, 1, 4096)
         seconds("ack_wait", self.ack_wait, 1.0, 3600.0)
         whole("max_deliveries", self.max_deliveries, 1, 1000)

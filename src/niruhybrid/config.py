@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal, get_args
 
 from niruhybrid.errors import InvalidSettingError, OverloadedError
-from niruhybrid.ranges import seconds, share, shown_value, text, whole
+from niruhybrid.ranges import seconds, share, shown, text, whole
 from niruhybrid.urls import is_url, shown_url
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class StreamingConfig:
         seconds("processing_timeout", self.processing_timeout, 1e-4, 86_400.0)
         if self.overflow not in get_args(Overflow):
             raise InvalidSettingError(
-                f"`overflow` is {shown_value(self.overflow)}: give one of {', '.join(get_args(Overflow))}"
+                f"`overflow` is {shown(self.overflow)}: give one of {', '.join(get_args(Overflow))}"
             )
         if self.buffer_bytes is not None:
             whole("buffer_bytes", self.buffer_bytes, 1, 1 << 50)
@@ -155,7 +155,7 @@ class StreamingConfig:
             raise InvalidSettingError(f"`retry` is {self.retry!r}: give a RetryPolicy")
         if self.long_text not in get_args(LongText):
             raise InvalidSettingError(
-                f"`long_text` is {shown_value(self.long_text)}: give one of {', '.join(get_args(LongText))}"
+                f"`long_text` is {shown(self.long_text)}: give one of {', '.join(get_args(LongText))}"
             )
         whole("chunk_size", self.chunk_size, 8, 100_000)
         whole("overlap_size", self.overlap_size, 0, self.chunk_size - 1)
@@ -187,10 +187,14 @@ class StoreConfig:
     def __post_init__(self) -> None:
         if self.path is not None and (not isinstance(self.path, str) or not self.path):
             raise InvalidSettingError(
-                f"`path` is {shown_value(self.path)}: give a file name, or None to keep the store in memory"
+                f"`path` is {shown(self.path)}: give a file name, or None to keep the store in memory"
             )
+        if self.on_server and (self.path or "").partition("://")[2].partition("/")[0].count("@") > 1:
+            raise InvalidSettingError(
+                "`path` has two @ before the host: write an @ of the user or password as %40"
+            )  # else part of the password would be taken for the host, and shown
         if self.durability not in get_args(Durability):
-            raise InvalidSettingError(f"`durability` is {shown_value(self.durability)}: give 'process' or 'power'")
+            raise InvalidSettingError(f"`durability` is {shown(self.durability)}: give 'process' or 'power'")
         share("dense_weight", self.dense_weight)
         whole("connections", self.connections, 1, 1000)
         seconds("server_timeout", self.server_timeout, 1e-3, 3600.0)
@@ -245,12 +249,11 @@ class GenerationConfig:
             text(name, getattr(self, name))
         if (self.base_url is None) is not (self.model is None):
             raise InvalidSettingError(
-                f"`base_url` is {shown_value(self.shown_url)} and `model` is {shown_value(self.model)}: "
-                "give both, or none of them"
+                f"`base_url` is {shown(self.shown_url)} and `model` is {shown(self.model)}: give both, or none of them"
             )
         if self.base_url is not None and not is_url(self.base_url, "http", "https"):
             raise InvalidSettingError(
-                f"`base_url` is {shown_value(self.shown_url)}: give a URL, such as http://127.0.0.1:8080/v1"
+                f"`base_url` is {shown(self.shown_url)}: give a URL, such as http://127.0.0.1:8080/v1"
             )
         if self.model == "" or self.api_key_env == "":
             raise InvalidSettingError("`model` or `api_key_env` is empty: give a name, or None")
@@ -330,7 +333,7 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         if not isinstance(self.host, str) or not self.host:
-            raise InvalidSettingError(f"`host` is {shown_value(self.host)}: give an address, such as 127.0.0.1")
+            raise InvalidSettingError(f"`host` is {shown(self.host)}: give an address, such as 127.0.0.1")
         for name in ("api_keys", "api_keys_file", "cors_origins", "allowed_hosts", "tls_cert", "tls_key"):
             text(name, getattr(self, name))
         whole("port", self.port, 0, 65_535)
@@ -343,7 +346,7 @@ class ServerConfig:
         whole("rate_burst", self.rate_burst, 1, 1_000_000)
         if (self.tls_cert is None) is not (self.tls_key is None):
             raise InvalidSettingError(
-                f"`tls_cert` is {shown_value(self.tls_cert)} and `tls_key` is {shown_value(self.tls_key)}: "
+                f"`tls_cert` is {shown(self.tls_cert)} and `tls_key` is {shown(self.tls_key)}: "
                 "give both, or none of them"
             )
         whole("max_subscribers", self.max_subscribers, 0, 100_000)
@@ -372,6 +375,4 @@ class ObserveConfig:
 
     def __post_init__(self) -> None:
         if self.traces not in get_args(Traces):
-            raise InvalidSettingError(
-                f"`traces` is {shown_value(self.traces)}: give one of {', '.join(get_args(Traces))}"
-            )
+            raise InvalidSettingError(f"`traces` is {shown(self.traces)}: give one of {', '.join(get_args(Traces))}")

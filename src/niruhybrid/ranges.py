@@ -1,18 +1,25 @@
 """What settings may be: each check names the setting, its value and what to give instead."""
 
+import reprlib
+
 from niruhybrid.errors import InvalidSettingError
 
-__all__ = ("number", "seconds", "share", "shown_value", "text", "whole")
+__all__ = ("number", "seconds", "share", "shown", "text", "whole")
 
-_LONGEST = 200
+_MOST_SHOWN = 60  # characters of a refused value in an error
+
+_short = reprlib.Repr()
+_short.maxlevel = 3
+_short.maxdict = _short.maxlist = _short.maxtuple = 3
+_short.maxstring = _short.maxlong = _short.maxother = _MOST_SHOWN
 
 
-def shown_value(value: object) -> str:
-    """Return a value as an error message shows it: cut where it is long."""
-    if isinstance(value, int) and value.bit_length() > _LONGEST:
-        return f"a number of {value.bit_length()} bits"  # Python refuses to write a longer one in decimal
-    written = repr(value)
-    return written if len(written) <= _LONGEST else f"{written[:_LONGEST]}…"
+def shown(value: object) -> str:
+    """Return a refused value as an error may show it: up to 60 characters, whatever the value is."""
+    try:
+        return _short.repr(value)[:_MOST_SHOWN]
+    except ValueError:  # a whole number of more digits than Python writes out
+        return f"a {type(value).__name__} of very many digits"
 
 
 def text(name: str, value: object) -> None:
@@ -32,7 +39,7 @@ def whole(name: str, value: object, low: int, high: int) -> None:
         InvalidSettingError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidSettingError(f"`{name}` is {shown_value(value)}: give a whole number from {low} to {high}")
+        raise InvalidSettingError(f"`{name}` is {shown(value)}: give a whole number from {low} to {high}")
 
 
 def seconds(name: str, value: object, low: float, high: float) -> None:
@@ -42,7 +49,7 @@ def seconds(name: str, value: object, low: float, high: float) -> None:
         InvalidSettingError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InvalidSettingError(f"`{name}` is {shown_value(value)}: give seconds from {low:g} to {high:g}")
+        raise InvalidSettingError(f"`{name}` is {shown(value)}: give seconds from {low:g} to {high:g}")
 
 
 def number(name: str, value: object, low: float, high: float) -> None:
@@ -52,7 +59,7 @@ def number(name: str, value: object, low: float, high: float) -> None:
         InvalidSettingError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InvalidSettingError(f"`{name}` is {shown_value(value)}: give a number from {low:g} to {high:g}")
+        raise InvalidSettingError(f"`{name}` is {shown(value)}: give a number from {low:g} to {high:g}")
 
 
 def share(name: str, value: object, low: float = 0.0, high: float = 1.0) -> None:
@@ -62,4 +69,4 @@ def share(name: str, value: object, low: float = 0.0, high: float = 1.0) -> None
         InvalidSettingError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InvalidSettingError(f"`{name}` is {shown_value(value)}: give a share from {low:g} to {high:g}")
+        raise InvalidSettingError(f"`{name}` is {shown(value)}: give a share from {low:g} to {high:g}")

@@ -15,7 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from niruhybrid.cluster_config import RayConfig, WorkerConfig
 from niruhybrid.config import GenerationConfig, ObserveConfig, ServerConfig, StoreConfig, StreamingConfig
 from niruhybrid.errors import InvalidSettingError
-from niruhybrid.ranges import shown_value
+from niruhybrid.ranges import shown
 
 __all__ = ("Settings", "cache_directory", "library_version", "load_settings")
 
@@ -114,7 +114,7 @@ def _build(values: Values) -> Settings:
     }
     model = values.get("model")
     if model is not None and (not isinstance(model, str) or not model):
-        raise InvalidSettingError(f"`model` is {shown_value(model)}: give a folder or a hub name")
+        raise InvalidSettingError(f"`model` is {shown(model)}: give a folder or a hub name")
     return Settings(model=model, **sections)
 
 
