@@ -50,11 +50,13 @@ def niru(tmp_path: Path) -> Run:
 def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     processes: list[subprocess.Popen[str]] = []
 
-    def begin(*arguments: str, first: str = "", **variables: str) -> "subprocess.Popen[str]":
+    def begin(
+        *arguments: str, first: str = "", errors: int = subprocess.DEVNULL, **variables: str
+    ) -> "subprocess.Popen[str]":
         process = subprocess.Popen(  # our own words
             [*_MAIN[:-1], first + _MAIN[-1], *arguments],
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=errors,
             text=True,
             cwd=tmp_path,
             env=environment(tmp_path) | {"PYTHONUNBUFFERED": "1"} | variables,
@@ -124,11 +126,78 @@ def test_a_store_on_a_server_is_used_as_a_file_is(niru: Run, notes: Path, postgr
 def test_bad_files_are_listed_and_never_fatal(niru: Run, notes: Path) -> None:
     (notes / "broken.txt").write_bytes(b"\xff\xfe\xfa not text")
     done = niru("ingest", str(notes), "absent.txt", "--store", "s.db")
-    assert done.returncode == 0
-    assert "2 stored" in done.stdout
-    assert "2 failed" in done.stdout
+    assert (done.returncode, done.stdout) == (1, "2 stored, 0 unchanged, 2 failed\n")
     assert "broken.txt" in done.stderr
     assert "absent.txt" in done.stderr
+
+
+def failures_in(path: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+TOO_LONG = "x" * 200
+
+
+def test_all_failures_are_listed_in_a_file_and_the_last_line_and_the_status_say_so(niru: Run, tmp_path: Path) -> None:
+    records = [{"id": f"d{number}", "text": TOO_LONG if number % 2 else "short"} for number in range(20)]
+    lines = [orjson.dumps(record) for record in records]
+    (tmp_path / "records.jsonl").write_bytes(b"\n".join([*lines, b"no JSON"]))
+    (tmp_path / "niru.toml").write_text("[streaming]\nmax_text_chars = 100\n")
+    arguments = ("--config", "niru.toml", "ingest", "records.jsonl", "--store", "s.db")
+
+    done = niru(*arguments, "--failures", "failed.jsonl")
+    assert (done.returncode, done.stdout) == (1, "10 stored, 0 unchanged, 11 failed\n")
+    assert done.stderr.splitlines()[-1] == "Error: 11 of 21 documents failed: see failed.jsonl"
+    assert done.stderr.count("not stored: ") == 5
+    listed = failures_in(tmp_path / "failed.jsonl")
+    assert {each["line"] for each in listed} == {*range(2, 21, 2), 21}
+    assert {each["id"] for each in listed} == {*(f"d{number}" for number in range(1, 20, 2)), None}
+    assert {(each["path"], each["code"]) for each in listed} == {
+        ("records.jsonl", "invalid_text"),
+        ("records.jsonl", "source_unreadable"),
+    }
+    assert all(each["reason"] for each in listed)
+
+    again = niru(*arguments)
+    assert (again.returncode, again.stdout) == (1, "0 stored, 10 unchanged, 11 failed\n")
+    where = again.stderr.splitlines()[-1].removeprefix("Error: 11 of 21 documents failed: see ")
+    assert len(failures_in(Path(where))) == 11
+    Path(where).unlink()
+
+    refused = niru(*arguments, "--failures", "absent/failed.jsonl")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "--failures 'absent/failed.jsonl' can't be written (No such file or directory)" in refused.stderr
+
+
+def test_an_interrupted_ingest_says_what_was_done(start: Callable[..., Any], tmp_path: Path) -> None:
+    words = " ".join(f"word{number}" for number in range(100))
+    lines = (f'{{"id": "d{number}", "text": "Note {number}. {words}"}}\n' for number in range(5000))
+    (tmp_path / "notes.jsonl").write_text("".join(lines))
+    terminal, errors = os.openpty()
+    try:
+        process = start("ingest", "notes.jsonl", "--store", "s.db", errors=errors, TERM="xterm")
+        seen = b""
+        while not re.search(rb"[1-9]\d* stored", seen):
+            seen += os.read(terminal, 4096)
+        process.send_signal(signal.SIGINT)
+        while b"stopped before the end: run the same command again to go on" not in seen:
+            seen += os.read(terminal, 4096)
+        assert process.wait(30) == 130
+    finally:
+        os.close(errors)
+        os.close(terminal)
+    assert re.fullmatch(r"[1-9][\d,]* stored, 0 unchanged, 0 failed\n", process.stdout.read())
+
+
+def test_a_server_never_says_that_all_documents_are_searchable_when_some_failed(
+    start: Callable[..., Any], notes: Path, tmp_path: Path
+) -> None:
+    (notes / "records.jsonl").write_bytes(b'{"id": "a", "text": "' + TOO_LONG.encode() + b'"}\nno JSON\n')
+    (tmp_path / "niru.toml").write_text("[streaming]\nmax_text_chars = 100\n")
+    process = start("--config", "niru.toml", "serve", "--data", str(notes), "--port", "0")
+    said = until(process, r"documents are searchable \(.*")
+    assert said.string.startswith("2 documents are searchable (2 new); 2 of 4 documents failed: see ")
+    assert len(failures_in(Path(said.string.strip().rpartition(" see ")[2]))) == 2
 
 
 @pytest.mark.parametrize(
@@ -150,8 +219,14 @@ def test_bad_files_are_listed_and_never_fatal(niru: Run, notes: Path) -> None:
         (["ingest", "-", "--store", "s.db"], 2, "add --url URL"),
         (["ingest", "x", "--store", "s.db", "--url", "http://127.0.0.1:9"], 2, "--store can't be used together"),
         (["serve", "--llm-url", "http://127.0.0.1:9/v1"], 1, "give both"),
-        (["serve", "--llm-url", "http://x/v1", "--llm-model", "m", "--llm-key-env", "ABSENT"], 1, "ABSENT"),
+        (
+            ["serve", "--port", "0", "--llm-url", "http://x/v1", "--llm-model", "m", "--llm-key-env", "ABSENT"],
+            1,
+            "ABSENT",
+        ),
         (["stats", "--url", "ftp://x"], 2, "http"),
+        (["serve", "--port", "0", "--tls-cert", "nofile", "--tls-key", "nokey"], 1, "nofile"),
+        (["stats", "--url", "http://user:s3cret@127.0.0.1:9"], 1, "http://127.0.0.1:9"),
         (["bench", "--clients", "1", "--rate", "1"], 2, "--clients and --rate"),
         (["bench", "--url", "http://127.0.0.1:9"], 1, "nothing listens there"),
         (["bench", "--plot", "x.gif"], 1, ".html or .svg"),
@@ -167,6 +242,14 @@ def test_an_error_is_said_in_a_line_and_never_a_traceback(
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+    assert "s3cret" not in done.stderr + done.stdout
+
+
+def test_several_workers_are_refused_and_the_reason_is_true(niru: Run) -> None:
+    done = niru("serve", "--workers", "2")
+    assert done.returncode == 2
+    assert "its encoder uses one core" in done.stderr
+    assert "every core" not in done.stderr + niru("serve", "--help").stdout
 
 
 def test_a_port_in_use_is_said(niru: Run) -> None:
@@ -197,8 +280,9 @@ def test_a_server_is_fed_and_asked_as_a_store_is(start: Callable[..., Any], niru
         api_key="w-secret-that-is-long-enough",
         piped='{"text": "Tea."}\nnonsense\n',
     )
-    assert (fed.returncode, fed.stdout) == (0, "3 stored, 0 unchanged, 1 failed\n")
-    assert "not stored: line 2 of stdin" in fed.stderr
+    assert (fed.returncode, fed.stdout) == (1, "3 stored, 0 unchanged, 1 failed\n")
+    assert "not stored: stdin:2: line is not JSON" in fed.stderr
+    assert "Error: 1 of 4 documents failed: see " in fed.stderr
 
     told = niru("query", "Which module has a priority queue?", "--url", url, api_key="r-secret-that-is-long-enough")
     assert told.returncode == 0
@@ -275,6 +359,9 @@ def test_a_server_is_put_under_load_and_watched(
     assert (watched.returncode, watched.stderr.strip()) == (0, "")
     assert "2 documents" in watched.stdout
     assert "3 answers whole" in watched.stdout
+    unwritable = niru("bench", "--url", url, "--seconds", "0.1", "--json=absent/found.json")
+    assert unwritable.returncode == 1
+    assert "niru: --json 'absent/found.json': No such file or directory" in unwritable.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])

@@ -1,6 +1,8 @@
 """What the doctor says of machines and settings that are well, and of those that are not."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import psycopg
@@ -68,6 +70,33 @@ def test_the_endpoint_that_answers_is_looked_for() -> None:
     assert (well.verdict, absent.verdict, unset.verdict) == ("well", "wrong", "wrong")
     assert "m at http://127.0.0.1:" in well.detail
     assert "NIRU_TEST_ABSENT_KEY" in unset.detail
+
+
+def test_a_password_of_the_endpoint_is_never_shown() -> None:
+    pytest.importorskip("openai", reason="needs the extra `openai`")
+    with socket.create_server(("127.0.0.1", 0)) as endpoint:
+        config = GenerationConfig(base_url=f"http://me:s3cret@127.0.0.1:{endpoint.getsockname()[1]}/v1", model="m")
+        well = findings(Settings(model=NO_MODEL, generation=config, server=ServerConfig(port=0)))["answers"]
+    absent = findings(Settings(model=NO_MODEL, generation=config, server=ServerConfig(port=0)))["answers"]
+    assert (well.verdict, absent.verdict) == ("well", "wrong")
+    assert "http://127.0.0.1:" in well.detail
+    assert "s3cret" not in f"{well} {absent}"
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_a_system_without_limits_of_files_is_no_fault() -> None:
+    program = """
+import sys
+sys.modules["resource"] = None  # as on Windows
+from niruhybrid.doctor import examine
+from niruhybrid.config import ServerConfig
+from niruhybrid.settings import Settings
+settings = Settings(model="/absent/model", server=ServerConfig(port=0))
+print(*(finding.verdict for finding in examine(settings) if finding.subject == "descriptors"))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "well\n"
 
 
 @pytest.mark.integration

@@ -1,5 +1,6 @@
 """From one store to another and back: nothing is lost, nothing is encoded again, and what is not the same is said."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -151,3 +152,22 @@ def test_the_command_moves_a_file_to_a_server_and_says_what_is_there(
     refused = niru("migrate", "other.db", url)
     assert (refused.returncode, "give an empty store" in refused.stderr) == (1, True)
     assert "s3cret" not in done.stdout + done.stderr + refused.stderr
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_an_interrupted_move_says_how_to_go_on(tmp_path: Path) -> None:
+    with EmbeddedStore(tmp_path / "notes.db") as store:
+        for page in range(20):
+            store.upsert([entry(f"d{page:02}-{n:03}", f"word{n} river") for n in range(500)])
+    program = "import sys; from niruhybrid.cli import main; sys.argv[0] = 'niru'; main()"
+    command = (sys.executable, "-c", program, "migrate", "notes.db", "copy.db")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as moving:
+        assert moving.stderr is not None
+        assert moving.stderr.readline() == "500 passages are there\n"
+        moving.send_signal(signal.SIGINT)
+        said, wrong = moving.communicate(timeout=60)
+    assert (moving.returncode, said) == (130, "")
+    assert "passages in the target: run the same command again to go on" in wrong.strip().splitlines()[-1]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=60)
+    assert (done.returncode, done.stdout[:15]) == (0, "10,000 document"), done.stderr

@@ -36,11 +36,14 @@ batch_size = 32
 
 [server]
 port = 9000
+allowed_hosts = ["search.example.org", "intranet"]
 ```
 
-says the same as `NIRU_MODEL=path/to/model`, `NIRU_STREAMING_BATCH_SIZE=32` and `NIRU_SERVER_PORT=9000`. A name that is
-not known is refused in a file or an argument, with the nearest one that is; among the variables it is only logged. A
-value out of its range is refused with `InvalidSettingError`. In a variable, an empty text or `none` is None.
+says the same as `NIRU_MODEL=path/to/model`, `NIRU_STREAMING_BATCH_SIZE=32`, `NIRU_SERVER_PORT=9000` and
+`NIRU_SERVER_ALLOWED_HOSTS="search.example.org intranet"`. A setting whose entries stand between blanks or commas may be
+a list in the file. A name that is not known is refused in a file or an argument, with the nearest one that is; among
+the variables it is only logged. A value out of its range or of another type is refused with `InvalidSettingError`. In a
+variable, an empty text or `none` is None.
 
 In code each table is a frozen class, checked when it is made:
 

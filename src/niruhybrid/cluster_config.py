@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass, field
 
 from niruhybrid.errors import InvalidSettingError
-from niruhybrid.ranges import number, seconds, whole
+from niruhybrid.ranges import number, seconds, shown, whole
+from niruhybrid.urls import is_url
 
 __all__ = ("RayConfig", "WorkerConfig")
 
@@ -49,12 +50,12 @@ class WorkerConfig:
 
     def __post_init__(self) -> None:
         urls = self.url.replace(",", " ").split() if isinstance(self.url, str) else []
-        if not urls or not all(re.match(r"(?:nats|tls|ws|wss)://[^/\s]", url) for url in urls):
+        if not urls or not all(is_url(url, "nats", "tls", "ws", "wss") for url in urls):
             raise InvalidSettingError("`url` is not an address of NATS: give one, such as nats://127.0.0.1:4222")
         for name, pattern in (("stream", _NAME), ("group", _NAME), ("prefix", rf"{_NAME}(?:\.{_NAME})*")):
             value = getattr(self, name)
             if not isinstance(value, str) or not re.fullmatch(pattern, value):
-                raise InvalidSettingError(f"`{name}` is {value!r}: give letters, digits, - and _, at most 64")
+                raise InvalidSettingError(f"`{name}` is {shown(value)}: give letters, digits, - and _, at most 64")
         whole("in_flight", self.in_flight, 1, 4096)
         seconds("ack_wait", self.ack_wait, 1.0, 3600.0)
         whole("max_deliveries", self.max_deliveries, 1, 1000)

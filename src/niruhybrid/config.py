@@ -1,11 +1,14 @@
 """Settings as frozen, validated values. Nothing here reads a file or the environment: `pipeline` does that, once."""
 
-import re
 from dataclasses import dataclass, field, fields
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from niruhybrid.errors import InvalidSettingError
-from niruhybrid.ranges import seconds, share, whole
+from niruhybrid.errors import InvalidSettingError, OverloadedError
+from niruhybrid.ranges import seconds, share, shown, text, whole
+from niruhybrid.urls import is_url, shown_url
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = (
     "Durability",
@@ -35,6 +38,12 @@ Traces = Literal["off", "otlp", "provider"]
 _SERVERS = ("postgresql://", "postgres://")
 
 
+def _repr(config: "DataclassInstance", **shown: object) -> str:
+    """Return what `repr` shows of settings, with some values replaced."""
+    values = {each.name: getattr(config, each.name) for each in fields(config) if each.repr} | shown
+    return f"{type(config).__name__}({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """What is tried again, for encoder and store alike: errors that pass, never bad input, never past the deadline.
@@ -60,6 +69,16 @@ class RetryPolicy:
         seconds("wait_max", self.wait_max, 1e-4, 600.0)
         if not all(isinstance(each, type) and issubclass(each, Exception) for each in self.on):
             raise InvalidSettingError(f"`on` is {self.on!r}: give a tuple of exception classes")
+
+    def wait(self, failures: int, error: Exception | None = None) -> float:
+        """Return the seconds to wait before the next try, without jitter.
+
+        Args:
+            failures: tries that failed so far, from 1.
+            error: the last failure; the wait is never shorter than its `retry_after`.
+        """
+        wait = min(self.wait_max, self.wait_initial * 2.0 ** min(failures - 1, 60))
+        return max(wait, error.retry_after) if isinstance(error, OverloadedError) else wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +138,9 @@ class StreamingConfig:
         whole("max_concurrent_streams", self.max_concurrent_streams, 1, 100_000)
         seconds("processing_timeout", self.processing_timeout, 1e-4, 86_400.0)
         if self.overflow not in get_args(Overflow):
-            raise InvalidSettingError(f"`overflow` is {self.overflow!r}: give one of {', '.join(get_args(Overflow))}")
+            raise InvalidSettingError(
+                f"`overflow` is {shown(self.overflow)}: give one of {', '.join(get_args(Overflow))}"
+            )
         if self.buffer_bytes is not None:
             whole("buffer_bytes", self.buffer_bytes, 1, 1 << 50)
         whole("max_batch_tokens", self.max_batch_tokens, 8, 1_000_000)
@@ -133,7 +154,9 @@ class StreamingConfig:
         if not isinstance(self.retry, RetryPolicy):
             raise InvalidSettingError(f"`retry` is {self.retry!r}: give a RetryPolicy")
         if self.long_text not in get_args(LongText):
-            raise InvalidSettingError(f"`long_text` is {self.long_text!r}: give one of {', '.join(get_args(LongText))}")
+            raise InvalidSettingError(
+                f"`long_text` is {shown(self.long_text)}: give one of {', '.join(get_args(LongText))}"
+            )
         whole("chunk_size", self.chunk_size, 8, 100_000)
         whole("overlap_size", self.overlap_size, 0, self.chunk_size - 1)
 
@@ -163,9 +186,15 @@ class StoreConfig:
 
     def __post_init__(self) -> None:
         if self.path is not None and (not isinstance(self.path, str) or not self.path):
-            raise InvalidSettingError(f"`path` is {self.path!r}: give a file name, or None to keep the store in memory")
+            raise InvalidSettingError(
+                f"`path` is {shown(self.path)}: give a file name, or None to keep the store in memory"
+            )
+        if self.on_server and (self.path or "").partition("://")[2].partition("/")[0].count("@") > 1:
+            raise InvalidSettingError(
+                "`path` has two @ before the host: write an @ of the user or password as %40"
+            )  # else part of the password would be taken for the host, and shown
         if self.durability not in get_args(Durability):
-            raise InvalidSettingError(f"`durability` is {self.durability!r}: give 'process' or 'power'")
+            raise InvalidSettingError(f"`durability` is {shown(self.durability)}: give 'process' or 'power'")
         share("dense_weight", self.dense_weight)
         whole("connections", self.connections, 1, 1000)
         seconds("server_timeout", self.server_timeout, 1e-3, 3600.0)
@@ -180,13 +209,10 @@ class StoreConfig:
         """The path as it may be shown: of a URL only host, port and database, never a password."""
         if self.path is None or not self.on_server:
             return self.path
-        authority, _, parameters = self.path.partition("://")[2].partition("?")
-        shown = "…" if "@" in parameters else authority.rpartition("@")[2]  # an "@" there may be a password's own
-        return f"postgresql://{shown}"
+        return f"postgresql://{shown_url(self.path).partition('://')[2]}"
 
     def __repr__(self) -> str:
-        shown = {each.name: getattr(self, each.name) for each in fields(self)} | {"path": self.name}
-        return f"StoreConfig({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        return _repr(self, path=self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +245,16 @@ class GenerationConfig:
     retry: RetryPolicy = RetryPolicy()
 
     def __post_init__(self) -> None:
+        for name in ("base_url", "model", "api_key_env"):
+            text(name, getattr(self, name))
         if (self.base_url is None) is not (self.model is None):
             raise InvalidSettingError(
-                f"`base_url` is {self.base_url!r} and `model` is {self.model!r}: give both, or none of them"
+                f"`base_url` is {shown(self.shown_url)} and `model` is {shown(self.model)}: give both, or none of them"
             )
-        if self.base_url is not None and not re.match(r"https?://[^/\s]", self.base_url):
-            raise InvalidSettingError(f"`base_url` is {self.base_url!r}: give a URL, such as http://127.0.0.1:8080/v1")
+        if self.base_url is not None and not is_url(self.base_url, "http", "https"):
+            raise InvalidSettingError(
+                f"`base_url` is {shown(self.shown_url)}: give a URL, such as http://127.0.0.1:8080/v1"
+            )
         if self.model == "" or self.api_key_env == "":
             raise InvalidSettingError("`model` or `api_key_env` is empty: give a name, or None")
         whole("max_tokens", self.max_tokens, 1, 1_000_000)
@@ -232,6 +262,14 @@ class GenerationConfig:
         seconds("connect_timeout", self.connect_timeout, 1e-3, 600.0)
         seconds("first_token_timeout", self.first_token_timeout, 1e-3, 3600.0)
         seconds("token_timeout", self.token_timeout, 1e-3, 3600.0)
+
+    @property
+    def shown_url(self) -> str | None:
+        """The endpoint as it may be shown or logged: without user, password and query."""
+        return None if self.base_url is None else shown_url(self.base_url)
+
+    def __repr__(self) -> str:
+        return _repr(self, base_url=self.shown_url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +346,9 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         if not isinstance(self.host, str) or not self.host:
-            raise InvalidSettingError(f"`host` is {self.host!r}: give an address, such as 127.0.0.1")
+            raise InvalidSettingError(f"`host` is {shown(self.host)}: give an address, such as 127.0.0.1")
+        for name in ("api_keys", "api_keys_file", "cors_origins", "allowed_hosts", "tls_cert", "tls_key"):
+            text(name, getattr(self, name))
         whole("port", self.port, 0, 65_535)
         whole("max_body_bytes", self.max_body_bytes, 1, 1 << 31)
         whole("max_query_chars", self.max_query_chars, 1, 1_000_000)
@@ -324,7 +364,8 @@ class ServerConfig:
         whole("rate_burst", self.rate_burst, 1, 1_000_000)
         if (self.tls_cert is None) is not (self.tls_key is None):
             raise InvalidSettingError(
-                f"`tls_cert` is {self.tls_cert!r} and `tls_key` is {self.tls_key!r}: give both, or none of them"
+                f"`tls_cert` is {shown(self.tls_cert)} and `tls_key` is {shown(self.tls_key)}: "
+                "give both, or none of them"
             )
         whole("max_subscribers", self.max_subscribers, 0, 100_000)
         whole("max_line_bytes", self.max_line_bytes, 1, 1 << 31)
@@ -352,4 +393,4 @@ class ObserveConfig:
 
     def __post_init__(self) -> None:
         if self.traces not in get_args(Traces):
-            raise InvalidSettingError(f"`traces` is {self.traces!r}: give one of {', '.join(get_args(Traces))}")
+            raise InvalidSettingError(f"`traces` is {shown(self.traces)}: give one of {', '.join(get_args(Traces))}")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from niruhybrid.corpus.demo import EDITION, demo_documents
-from niruhybrid.ingest import IngestReport, ingest_new
+from niruhybrid.ingest import Failure, IngestReport, ingest_new
 from niruhybrid.pipeline import Pipeline
 from niruhybrid.settings import Settings, cache_directory, library_version
 
@@ -29,7 +29,11 @@ def demo_store(settings: Settings) -> Path | None:
 
 
 async def fill_demo(
-    pipeline: Pipeline, store: Path | None, *, on_progress: Callable[[IngestReport], None] | None = None
+    pipeline: Pipeline,
+    store: Path | None,
+    *,
+    on_progress: Callable[[IngestReport], None] | None = None,
+    on_failure: Callable[[Failure], None] | None = None,
 ) -> IngestReport | None:
     """Store the demo corpus, unless `store` has all of it; return what was done, None for nothing.
 
@@ -38,7 +42,7 @@ async def fill_demo(
     note = None if store is None else store.with_suffix(".complete")
     if note is not None and note.exists() and note.read_text() == str((await pipeline.stats()).documents):
         return None
-    report = await ingest_new(pipeline, demo_documents(), on_progress=on_progress)
+    report = await ingest_new(pipeline, demo_documents(), on_progress=on_progress, on_failure=on_failure)
     if note is not None and not report.failed:
         note.write_text(str((await pipeline.stats()).documents))
     return report

@@ -138,8 +138,8 @@ def _answers(settings: Settings) -> Finding:
     try:
         socket.create_connection((where.hostname, port), config.connect_timeout).close()
     except OSError as err:
-        return Finding("answers", "wrong", f"nothing listens at {config.base_url} ({err}): start it, or correct it")
-    return Finding("answers", "well", f"{config.model} at {config.base_url}, which listens")
+        return Finding("answers", "wrong", f"nothing listens at {config.shown_url} ({err}): start it, or correct it")
+    return Finding("answers", "well", f"{config.model} at {config.shown_url}, which listens")
 
 
 def _address(settings: Settings) -> Finding:
@@ -153,8 +153,10 @@ def _address(settings: Settings) -> Finding:
 
 
 def _descriptors(settings: Settings) -> Finding:
-    import resource  # noqa: PLC0415  # not on every system
-
+    try:
+        import resource  # noqa: PLC0415  # not on every system
+    except ImportError:
+        return Finding("descriptors", "well", f"{platform.system()} has no limit on open files that could be read")
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = settings.server.max_streams + settings.server.max_subscribers + _SPARE_DESCRIPTORS
     if soft < needed:

@@ -3,6 +3,7 @@
 import difflib
 import logging
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -14,6 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from niruhybrid.cluster_config import RayConfig, WorkerConfig
 from niruhybrid.config import GenerationConfig, ObserveConfig, ServerConfig, StoreConfig, StreamingConfig
 from niruhybrid.errors import InvalidSettingError
+from niruhybrid.ranges import shown
 
 __all__ = ("Settings", "cache_directory", "library_version", "load_settings")
 
@@ -26,6 +28,9 @@ _SECTIONS = {
     "worker": WorkerConfig,
     "ray": RayConfig,
 }
+_LISTS = frozenset({"server.api_keys", "server.cors_origins", "server.allowed_hosts", "worker.url"})
+"""Settings of several entries: a list in a file, or one text with blanks or commas between them."""
+
 _PREFIX = "NIRU_"
 _OTHERS = frozenset({"NIRU_API_KEY", "NIRU_EVAL_DATA"})  # the client's key; where benchmarks find their data
 _log = logging.getLogger(__name__)
@@ -69,7 +74,7 @@ def load_settings(
 
     Args:
         file: a TOML file with `model` and the tables `[streaming]`, `[store]`, `[generation]`, `[server]`, `[observe]`,
-            `[worker]` and `[ray]`; None for no file.
+            `[worker]` and `[ray]`; None for no file. What has several entries may be a list.
         environ: variables such as `NIRU_MODEL` and `NIRU_SERVER_PORT`; None takes the process's own.
         arguments: values by dotted name, such as `{"server.port": 9000}`; None values are passed over.
 
@@ -102,14 +107,33 @@ def library_version() -> str:
 
 
 def _build(values: Values) -> Settings:
+    values = {name: _joined(name, value) if name in _LISTS else value for name, value in values.items()}
     sections = {
         section: kind(**{name.split(".")[1]: value for name, value in values.items() if name.startswith(f"{section}.")})
         for section, kind in _SECTIONS.items()
     }
     model = values.get("model")
     if model is not None and (not isinstance(model, str) or not model):
-        raise InvalidSettingError(f"`model` is {model!r}: give a folder or a hub name")
+        raise InvalidSettingError(f"`model` is {shown(model)}: give a folder or a hub name")
     return Settings(model=model, **sections)
+
+
+def _joined(name: str, value: object) -> object:
+    """Return a list of entries as one text, and anything else as it is.
+
+    Raises:
+        InvalidSettingError: an entry is not one. The message does not show it, as it may be secret.
+    """
+    if not isinstance(value, list | tuple):
+        return value
+    for number, entry in enumerate(value, 1):
+        if not isinstance(entry, str):
+            raise InvalidSettingError(f"entry {number} of `{name}` is of type {type(entry).__name__}: give text")
+        if not entry or re.search(r"[\s,#]", entry):
+            raise InvalidSettingError(
+                f"entry {number} of `{name}` is empty, or has a blank, a comma or a #: give one entry each"
+            )
+    return "\n".join(value) or None
 
 
 def _hints() -> dict[str, Any]:
@@ -132,7 +156,7 @@ def _from_file(path: Path) -> Values:
         raise InvalidSettingError(
             f"settings file {str(path)!r} can't be read ({err.strerror}): check the path"
         ) from err
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+    except ValueError as err:  # not TOML, not UTF-8, or a number that is too long
         raise InvalidSettingError(f"settings file {str(path)!r} is not TOML ({err}): correct it") from err
     values: Values = {}
     for key, value in content.items():

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing
@@ -21,6 +22,7 @@ from niruhybrid.errors import (
     InvalidSettingError,
     InvalidTextError,
     OverloadedError,
+    QueueFullError,
     StoreFullError,
     StreamLostError,
     UnreachableError,
@@ -170,6 +172,20 @@ def test_a_refusal_is_the_librarys_own_error(serve: Serve, drive: Driver) -> Non
         drive("localhost:8000", "stats")
 
 
+def test_a_password_in_the_url_is_sent_and_never_logged(
+    serve: Serve, drive: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(in_order(Reply((b'{"documents": 3}',))))
+    url = server.url.replace("://", "://user:s3cret@")
+    with caplog.at_level(logging.DEBUG):
+        assert drive(url, "stats", client={"api_key": "k-1"}) == {"documents": 3}
+    [request] = server.requests
+    assert base64.b64decode(request.headers["authorization"].removeprefix("Basic ")) == b"user:s3cret"
+    assert request.headers["x-api-key"] == "k-1"
+    assert "/stats" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
 def test_silence_counts_as_a_cut(serve: Serve, drive: Driver) -> None:
     never = threading.Event()
     server = serve(in_order(Reply((*FRAMES[:2], never), headers=SSE), Reply(FRAMES[2:], headers=SSE)))
@@ -288,6 +304,84 @@ def test_what_the_server_ends_a_request_with_is_waited_out_or_raised(serve: Serv
     server = serve(ending(b'{"code": "store_full", "detail": "the disk is full", "status": 507}'))
     with pytest.raises(StoreFullError, match="the disk is full"):
         drive(server.url, "ingest", DOCUMENTS[:3])
+
+
+def paced(parts: Iterable[bytes], seconds: float) -> tuple[bytes | threading.Event, ...]:
+    """Return the parts of a reply with so many seconds before each."""
+    waits: list[bytes | threading.Event] = []
+    for number, part in enumerate(parts, 1):
+        go = threading.Event()
+        threading.Timer(seconds * number, go.set).start()
+        waits += [go, part]
+    return tuple(waits)
+
+
+@pytest.mark.slow
+def test_blank_lines_keep_a_batch_alive_however_long_it_takes(serve: Serve, drive: Driver) -> None:
+    server = serve(lambda request: Reply(paced([b"\n"] * 12 + [acknowledged(request)], 0.1)))
+    patience = {"silence_timeout": 1.0, "answer_timeout": 1.0}
+    results = drive(server.url, "ingest", [{"id": "book", "text": "long"}], client=patience)
+    assert [(each.id, each.ok) for each in results] == [("book", True)]
+    assert len(server.requests) == 1
+
+
+def refused(line: int, name: str, code: str = "queue_full") -> bytes:
+    error = {"code": code, "detail": "d", "status": 429, "retry_after": 0}
+    return orjson.dumps({"line": line, "id": name, "error": error}) + b"\n"
+
+
+def kept_line(line: int, name: str, watermark: int) -> bytes:
+    return orjson.dumps({"line": line, "id": name, "watermark": watermark}) + b"\n"
+
+
+def test_what_fails_for_a_passing_reason_is_sent_again_and_nothing_else(serve: Serve, drive: Driver) -> None:
+    first = (
+        kept_line(1, "d0", 1) + refused(2, "d1") + refused(3, "d2", "encoder_hung") + refused(4, "d3", "invalid_text")
+    )
+    second = refused(1, "d1", "deadline_exceeded") + kept_line(2, "d2", 2)
+    server = serve(in_order(Reply((first,)), Reply((second,)), Reply((kept_line(1, "d1", 3),))))
+    results = drive(server.url, "ingest", DOCUMENTS[:4])
+    assert sorted((each.id, each.watermark, each.ok) for each in results if each.ok) == [
+        ("d0", 1, True), ("d1", 3, True), ("d2", 2, True),
+    ]  # fmt: skip
+    assert [(each.id, type(each.error)) for each in results if not each.ok] == [("d3", InvalidTextError)]
+    sent = [[orjson.loads(line)["id"] for line in request.body.splitlines()] for request in server.requests]
+    assert sent == [["d0", "d1", "d2", "d3"], ["d1", "d2"], ["d1"]]
+
+
+def test_what_never_passes_is_reported_after_its_tries(serve: Serve, drive: Driver) -> None:
+    def reply(request: Received) -> Reply:
+        names = [orjson.loads(line)["id"] for line in request.body.splitlines()]
+        return Reply(
+            (b"".join(refused(n, name) if name == "d1" else kept_line(n, name, n) for n, name in enumerate(names, 1)),)
+        )
+
+    server = serve(reply)
+    results = drive(server.url, "ingest", DOCUMENTS[:3])
+    assert {each.id: each.ok for each in results} == {"d0": True, "d1": False, "d2": True}
+    assert [type(each.error) for each in results if not each.ok] == [QueueFullError]
+    assert len(server.requests) == QUICK.attempts
+    timed = serve(lambda _request: Reply((refused(1, "t", "deadline_exceeded"),)))
+    [result] = drive(timed.url, "ingest", [{"id": "t", "text": "text", "timeout": 0.5}])
+    assert isinstance(result.error, DeadlineExceededError)
+    assert len(timed.requests) == 1
+
+
+def test_an_older_version_is_not_sent_again_after_a_newer_one_was_stored(serve: Serve, drive: Driver) -> None:
+    answers = refused(1, "a") + kept_line(2, "b", 1) + kept_line(3, "a", 2)
+    server = serve(in_order(Reply((answers,))))
+    results = drive(server.url, "ingest", [{"id": name, "text": text} for name, text in ("a1", "b1", "a2")])
+    assert [(each.id, each.watermark) for each in results] == [("b", 1), ("a", 2), ("a", 2)]
+    assert len(server.requests) == 1
+
+
+def test_a_large_document_is_sent_alone(serve: Serve, drive: Driver) -> None:
+    server = serve(lambda request: Reply((acknowledged(request),)))
+    sizes = {"small": 10, "large": 300_000, "also small": 10, "middle": 60_000}
+    results = drive(server.url, "ingest", [{"id": name, "text": "x" * size} for name, size in sizes.items()])
+    assert [each.id for each in results] == list(sizes)
+    sent = [[orjson.loads(line)["id"] for line in request.body.splitlines()] for request in server.requests]
+    assert sent == [["small"], ["large"], ["also small", "middle"]]
 
 
 def test_the_source_is_read_no_further_ahead_than_a_batch(serve: Serve) -> None:

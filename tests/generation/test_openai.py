@@ -1,6 +1,8 @@
 """Answers through an OpenAI-compatible endpoint: a real server on loopback that speaks the protocol, and breaks it."""
 
 import asyncio
+import base64
+import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
@@ -263,6 +265,17 @@ def test_done_says_why_it_ended(endpoint: Start) -> None:
         assert done.data["notes"] == ["the answer cites [3]; there are 1 sources"]
 
     asyncio.run(main())
+
+
+def test_a_password_in_the_url_is_sent_and_never_logged(endpoint: Start, caplog: pytest.LogCaptureFixture) -> None:
+    server = endpoint(in_order(GOOD))
+    url = server.url.replace("://", "://user:s3cret@") + "/v1"
+    with caplog.at_level(logging.DEBUG):
+        assert tokens(GenerationConfig(base_url=url, model="m")) == GOOD_TOKENS
+    [request] = server.requests
+    assert base64.b64decode(request.headers["authorization"].removeprefix("Basic ")) == b"user:s3cret"
+    assert "/v1/chat/completions" in caplog.text
+    assert "s3cret" not in caplog.text
 
 
 def test_a_key_that_is_not_set_is_refused_at_the_start() -> None:

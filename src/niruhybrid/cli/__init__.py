@@ -1,9 +1,11 @@
 """The command `niru`: parse, call, print."""
 
+import errno
 import importlib
+import itertools
 import os
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import NoReturn, cast
 
 from niruhybrid.errors import NiruError
@@ -63,10 +65,40 @@ def main() -> None:
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more is said, at exit neither
         code = _SIGPIPE_CODE
-    except (NiruError, OSError) as err:
+    except NiruError as err:
         click.echo(f"niru: {err}", err=True)
         code = 1
+    except OSError as err:
+        click.echo(f"niru: {_with_file(err, sys.argv[1:])}", err=True)
+        code = 1
     sys.exit(code)
+
+
+def _with_file(err: OSError, words: Sequence[str]) -> str:
+    """Return what an error of the system says, with the file and the option that names it, where these are known.
+
+    Some errors do not say which file they are about. Then it is one that an option names and that can't be read.
+    """
+    files = _files(words)
+    if err.filename is not None:
+        path = str(err.filename)
+        option = next((f"{option} " for option, given in files if given == path), "")
+        return f"{option}{path!r}: {err.strerror}"
+    unreadable = [f"{option} {path!r}" for option, path in files if not os.access(path, os.R_OK)]
+    about_file = err.errno in {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR} and unreadable
+    return f"{' or '.join(unreadable)}: {err.strerror}" if about_file else str(err)
+
+
+def _files(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the options of a command line that name files, with these."""
+    command: click.Command = _niru
+    options = set[str]()
+    for word in words:
+        options |= {each for param in command.params if isinstance(param.type, click.Path) for each in param.opts}
+        if isinstance(command, click.Group) and word in command.commands:
+            command = command.commands[word]
+    split = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    return [(option, path) for option, path in itertools.pairwise(split) if option in options]
 
 
 class _Commands(Mapping[str, click.Command]):

@@ -14,6 +14,7 @@ import orjson
 from niruhybrid.cli.ingest import documents_of
 from niruhybrid.cli.options import DEFAULT_URL, api_key_option, examples
 from niruhybrid.errors import InvalidSettingError
+from niruhybrid.urls import shown_url
 
 if TYPE_CHECKING:
     from niruhybrid.load.drive import Load, Sample
@@ -60,7 +61,7 @@ def bench(*, json_file: str | None, picture: str | None, **given: Any) -> None:
     found = summary(samples, seconds)
     _print(found)
     if json_file is not None:
-        asked = {name: value for name, value in given.items() if name != "api_key"}
+        asked = {name: value for name, value in given.items() if name != "api_key"} | {"url": shown_url(given["url"])}
         Path(json_file).write_bytes(orjson.dumps({"asked": asked, **found}, option=orjson.OPT_INDENT_2))
     if draw is not None:
         draw(samples)
@@ -125,7 +126,7 @@ def _questions(path: str | None) -> Iterator[str]:
 def _documents(path: str) -> Iterator[bytes]:
     bodies = [
         orjson.dumps({"id": each.id, "text": each.text, "title": each.title, "metadata": dict(each.metadata)})
-        for each in documents_of((path,), lambda line: click.echo(f"not sent: {line}", err=True))
+        for each in documents_of((path,), lambda source: click.echo(f"not sent: {source}", err=True))
     ]
     if not bodies:
         raise InvalidSettingError(f"{path!r} has no documents: check the path")

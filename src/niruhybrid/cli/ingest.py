@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,10 +20,13 @@ from niruhybrid.cli.options import (
     store_option,
     url_option,
 )
+from niruhybrid.cli.outcome import Outcome, failures_option, summed_up
 from niruhybrid.cli.remote import client_of
 from niruhybrid.settings import Settings, load_settings
+from niruhybrid.urls import shown_url
 
 if TYPE_CHECKING:
+    from niruhybrid.corpus.files import BadSource
     from niruhybrid.ingest import IngestReport
     from niruhybrid.types import Document
 
@@ -47,6 +51,7 @@ _READ_AHEAD = 256
 @url_option
 @api_key_option
 @model_option
+@failures_option
 @click.pass_obj
 def ingest(
     config: str | None,
@@ -57,62 +62,76 @@ def ingest(
     url: str | None,
     api_key: str | None,
     model: str | None,
+    failures: str | None,
 ) -> None:
-    """Bring files and folders into a store, or send them to a server.
+    """Bring files and folders into a store, or send them to a server; exit code 1 if a document failed.
 
     A store passes over what it has already. With --url, the path - reads lines of JSON from the standard input and
-    sends each as soon as it is there; the server's pace is the reader's.
+    sends each as soon as it is there; the server's pace is the reader's. A document that fails for a passing reason is
+    tried again.
     """
     if url is not None and (store is not None or model is not None):
         raise click.UsageError(f"--url and --{'store' if store else 'model'} can't be used together: choose one")
     if url is None and _STDIN in paths:
         raise click.UsageError("- is for a running server: add --url URL, or name a file")
-    bad: list[str] = []
     if url is None:
         settings = load_settings(config, arguments=arguments({"store": store, "model": model}))
         need_store(settings, must_exist=False)
-        with _progress("opening the model and the store") as show:
-            report = asyncio.run(_stored(settings, paths, bad, show))
+        with summed_up(failures) as outcome, _progress("opening the model and the store", outcome) as show:
+            asyncio.run(_stored(settings, paths, outcome, show))
     else:
-        with _progress(f"sending to {url}") as show:
-            report = asyncio.run(_sent(url, api_key, paths, bad, show))
-    _say(report, bad)
+        with summed_up(failures) as outcome, _progress(f"sending to {shown_url(url)}", outcome) as show:
+            asyncio.run(_sent(url, api_key, paths, outcome, show))
 
 
-async def _stored(settings: Settings, paths: tuple[str, ...], bad: list[str], show: Show) -> "IngestReport":
+async def _stored(settings: Settings, paths: tuple[str, ...], outcome: Outcome, show: Show) -> None:
     from niruhybrid.ingest import ingest_new  # noqa: PLC0415  # heavy
     from niruhybrid.pipeline import Pipeline  # noqa: PLC0415  # heavy
 
     async with await Pipeline.open(settings) as pipeline:
-        return await ingest_new(pipeline, documents_of(paths, bad.append), on_progress=show)
+        documents = documents_of(paths, outcome.add_source)
+        show(await ingest_new(pipeline, documents, on_progress=show, on_failure=outcome.add))
 
 
-async def _sent(url: str, api_key: str | None, paths: tuple[str, ...], bad: list[str], show: Show) -> "IngestReport":
-    from niruhybrid.ingest import IngestReport  # noqa: PLC0415  # heavy
+async def _sent(url: str, api_key: str | None, paths: tuple[str, ...], outcome: Outcome, show: Show) -> None:
+    from niruhybrid.ingest import Failure, IngestReport  # noqa: PLC0415  # heavy
 
     report = IngestReport()
+    sent: dict[str, Document] = {}  # not yet acknowledged
+
+    async def documents() -> "AsyncIterator[Document]":
+        async for document in _read_aside(_piped_or(paths, outcome.add_source)):
+            sent[document.id] = document
+            yield document
+
     async with client_of(url, api_key, patient=True) as client:
-        async for result in client.ingest(_read_aside(_piped_or(paths, bad.append)), batch=_READ_AHEAD):
-            report = report.with_result(result)
+        async for result in client.ingest(documents(), batch=_READ_AHEAD):
+            document = sent.pop(result.id, None)
+            if result.error is None:
+                report = report.with_stored()
+            else:
+                failure = Failure.of(result.error, result.id, document)
+                report = report.with_failure(failure)
+                outcome.add(failure)
             show(report)
-    return report
 
 
-def documents_of(paths: tuple[str, ...], on_bad: Callable[[str], None]) -> "Iterator[Document]":
+def documents_of(paths: tuple[str, ...], on_bad: "Callable[[BadSource], None]") -> "Iterator[Document]":
     """Yield the documents of files and folders."""
     from niruhybrid.corpus.files import read_documents  # noqa: PLC0415  # heavy
 
-    return read_documents(paths, on_bad=lambda source: on_bad(str(source)))
+    return read_documents(paths, on_bad=on_bad)
 
 
-def _piped_or(paths: tuple[str, ...], on_bad: Callable[[str], None]) -> "Iterator[Document]":
+def _piped_or(paths: tuple[str, ...], on_bad: "Callable[[BadSource], None]") -> "Iterator[Document]":
     """Yield the documents of files and folders, and where a path is `-` of the standard input's lines of JSON."""
+    from niruhybrid.corpus.files import BadSource  # noqa: PLC0415  # heavy
     from niruhybrid.corpus.records import jsonl_documents  # noqa: PLC0415  # heavy
 
     for path in paths:
         if path == _STDIN:
             yield from jsonl_documents(
-                sys.stdin.buffer, "stdin", lambda line, error: on_bad(f"line {line} of stdin: {error}")
+                sys.stdin.buffer, "stdin", lambda line, error: on_bad(BadSource(Path("stdin"), line, error))
             )
         else:
             yield from documents_of((path,), on_bad)
@@ -146,17 +165,8 @@ async def _read_aside(documents: "Iterator[Document]") -> "AsyncIterator[Documen
         yield item
 
 
-def _say(report: "IngestReport", bad: list[str]) -> None:
-    for line in (*bad, *report.failures):
-        click.echo(f"not stored: {line}", err=True)
-    failed = len(bad) + report.failed
-    click.echo(f"{report.stored:,} stored, {report.unchanged:,} unchanged, {failed:,} failed")
-    if not report.stored and not report.unchanged:
-        raise click.ClickException("nothing was stored: check the paths")
-
-
 @contextmanager
-def _progress(opening: str) -> Iterator[Show]:
+def _progress(opening: str, outcome: Outcome) -> Iterator[Show]:
     from rich.console import Console  # noqa: PLC0415  # only where it draws
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415  # same
 
@@ -166,8 +176,8 @@ def _progress(opening: str) -> Iterator[Show]:
         began = time.monotonic()
 
         def show(report: "IngestReport") -> None:
-            done = f"{report.stored:,} stored, {report.unchanged:,} unchanged, {report.failed:,} failed"
+            outcome.progressed(report)
             speed = (report.stored + report.unchanged) / max(1e-3, time.monotonic() - began)
-            progress.update(task, description=f"{done} ({speed:,.0f} a second)")
+            progress.update(task, description=f"{outcome} ({speed:,.0f} a second)")
 
         yield show

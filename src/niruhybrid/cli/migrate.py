@@ -31,11 +31,22 @@ def migrate(config: str | None, source: str, target: str) -> None:
 
     settings = load_settings(config)
     need_store(_at(settings, source), must_exist=True)
+    there = 0
+
+    def tell(passages: int) -> None:
+        nonlocal there
+        there = passages
+        click.echo(f"{passages:,} passages are there", err=True)
+
     with (
         closing(open_store(_at(settings, source).store)) as old,
         closing(open_store(_at(settings, target).store)) as new,
     ):
-        moved = move(old, new, lambda there: click.echo(f"{there:,} passages are there", err=True))
+        try:
+            moved = move(old, new, tell)
+        except KeyboardInterrupt:
+            click.echo(f"stopped with {there:,} passages in the target: run the same command again to go on", err=True)
+            raise
     contents = moved.contents
     click.echo(
         f"{contents.documents:,} documents in {contents.passages:,} passages are in both stores "

@@ -7,6 +7,7 @@ import orjson
 
 from niruhybrid.config import RetryPolicy
 from niruhybrid.errors import AccessDeniedError, OverloadedError
+from niruhybrid.urls import is_url, request_parts, shown_url
 
 if TYPE_CHECKING:
     from niruhybrid.client.tasks import AsyncClient
@@ -47,15 +48,16 @@ def counters_of(url: str, api_key: str | None) -> dict[str, Any]:
     from urllib.error import HTTPError, URLError  # noqa: PLC0415  # only here
     from urllib.request import ProxyHandler, Request, build_opener  # noqa: PLC0415  # only here
 
-    if not url.startswith(("http://", "https://")):
-        raise click.UsageError(f"--url is {url!r}: give one that starts with http:// or https://")
-    headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-    asked = Request(f"{url.rstrip('/')}/stats", headers=headers)  # noqa: S310  # its scheme was looked at
+    shown = shown_url(url)
+    if not is_url(url, "http", "https"):
+        raise click.UsageError(f"--url is {shown!r}: give one that starts with http:// or https://")
+    place, headers = request_parts(url, api_key)
+    asked = Request(f"{place.rstrip('/')}/stats", headers=headers)  # noqa: S310  # its scheme was looked at
     try:
         with build_opener(ProxyHandler({})).open(asked, timeout=_TIMEOUT) as answer:
             counters: dict[str, Any] = orjson.loads(answer.read())
     except (URLError, TimeoutError, orjson.JSONDecodeError) as err:
         if isinstance(err, HTTPError) and err.code in {401, 403}:
-            raise AccessDeniedError(f"{url} wants an API key that may read: set NIRU_API_KEY") from err
-        raise click.ClickException(f"no counters from {url} ({err}): is the server running there?") from err
+            raise AccessDeniedError(f"{shown} wants an API key that may read: set NIRU_API_KEY") from err
+        raise click.ClickException(f"no counters from {shown} ({err}): is the server running there?") from err
     return counters

@@ -11,6 +11,7 @@ import click
 
 from niruhybrid.cli.ingest import documents_of
 from niruhybrid.cli.options import arguments, examples, llm_options, model_option, store_option
+from niruhybrid.cli.outcome import Outcome
 from niruhybrid.settings import Settings, library_version, load_settings
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ _COLLECTED_AFTER = 5_000, 500, 4  # objects that came and stayed; then, each tim
 @click.option("--tls-cert", type=click.Path(dir_okay=False), help="Certificate chain; serves HTTPS.")
 @click.option("--tls-key", type=click.Path(dir_okay=False), help="Key of the certificate.")
 @click.option("--api-keys-file", type=click.Path(dir_okay=False), help="API keys, lines of name:read+write:secret.")
-@click.option("--workers", type=int, default=1, help="1: one process owns the store and the encoder.")
+@click.option(
+    "--workers", type=int, default=1, help="Only 1: one process owns the store, and its encoder uses one core."
+)
 @click.option("--log-json", is_flag=True, help="Log lines of JSON.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", help="debug shows each request (info).")
 @click.option("--traces", type=click.Choice(("off", "otlp", "provider")), help="Where spans of OpenTelemetry go.")
@@ -66,7 +69,7 @@ def serve(
         raise click.UsageError("--demo and --data can't be used together: choose one")
     if workers != 1:
         raise click.UsageError(
-            f"--workers is {workers}: a store belongs to one process, which uses every core by itself; "
+            f"--workers is {workers}: one process serves a store in a file, and its encoder uses one core; "
             "run more servers, each with a store of its own or all with one on PostgreSQL"
         )
     gc.disable()  # until all is loaded, which is kept anyway
@@ -132,23 +135,29 @@ def _example(*, demo: bool) -> str:
 
 async def _fill(pipeline: "Pipeline", settings: Settings, paths: tuple[str, ...], *, demo: bool) -> None:
     """Bring in what is to be served, while it is being served already."""
-    from niruhybrid.ingest import ingest_new  # noqa: PLC0415  # heavy
+    if not demo and not paths:
+        return
+    with Outcome() as outcome:
+        if demo:
+            from niruhybrid.demo import fill_demo  # noqa: PLC0415  # only for this option
 
-    report: IngestReport | None = None
-    if demo:
-        from niruhybrid.demo import fill_demo  # noqa: PLC0415  # only for this option
+            store = settings.store
+            file = None if store.path is None or store.on_server else Path(store.path)
+            report = await fill_demo(pipeline, file, on_progress=_now_and_then(), on_failure=outcome.add)
+        else:
+            from niruhybrid.ingest import ingest_new  # noqa: PLC0415  # heavy
 
-        store = settings.store
-        file = None if store.path is None or store.on_server else Path(store.path)
-        report = await fill_demo(pipeline, file, on_progress=_now_and_then())
-    elif paths:
-        documents = documents_of(paths, lambda line: click.echo(f"not stored: {line}", err=True))
-        report = await ingest_new(pipeline, documents, on_progress=_now_and_then())
-    if report is not None:
-        for line in report.failures:
-            click.echo(f"not stored: {line}", err=True)
+            documents = documents_of(paths, outcome.add_source)
+            report = await ingest_new(pipeline, documents, on_progress=_now_and_then(), on_failure=outcome.add)
+        if report is None:
+            return
+        outcome.progressed(report)
         count = (await pipeline.stats()).documents
-        click.echo(f"all {count:,} documents are searchable ({report.stored:,} new, {report.failed:,} failed)")
+        if outcome.failed:
+            outcome.show_failures()
+            click.echo(f"{count:,} documents are searchable ({report.stored:,} new); {outcome.failures}")
+        else:
+            click.echo(f"all {count:,} documents are searchable ({report.stored:,} new, 0 failed)")
 
 
 def _now_and_then() -> Callable[["IngestReport"], None]:

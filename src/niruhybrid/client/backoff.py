@@ -44,13 +44,28 @@ class Backoff:
         policy = self._policy
         if not isinstance(error, policy.on) or self._failures >= policy.attempts:
             raise error
-        wait = min(policy.wait_max, policy.wait_initial * 2.0 ** (self._failures - 1))
-        wait += self._jitter() * policy.wait_initial
-        if isinstance(error, OverloadedError):
-            wait = max(wait, error.retry_after)
+        wait = max(
+            policy.wait(self._failures, error), policy.wait(self._failures) + self._jitter() * policy.wait_initial
+        )
         if self._deadline is not None and now + wait >= self._deadline:
             raise error
         return wait
+
+    def again(self, tries: int, error: Exception | None, now: float) -> float | None:
+        """Return in how many seconds to try a part again that failed `tries` times; None for not at all.
+
+        Args:
+            tries: how often this part failed; what else failed is not counted.
+            error: why; the wait is not shorter than its `retry_after`.
+            now: monotonic seconds.
+        """
+        wait = self._policy.wait(tries, error)
+        in_time = self._deadline is None or now + wait < self._deadline
+        return wait if tries < self._policy.attempts and in_time else None
+
+    def extend(self, deadline: float) -> None:
+        """Set a new deadline, in monotonic seconds."""
+        self._deadline = deadline
 
     def left(self, now: float) -> float:
         """Return how many seconds there are; infinity where there is no deadline.

@@ -25,12 +25,13 @@ class BaseClient:
 
     Args:
         base_url: such as `http://127.0.0.1:8000`; a path in it precedes the server's own.
-        api_key: sent as `Authorization: Bearer …`; None sends none.
+        api_key: sent as `Authorization: Bearer …`, or as `X-API-Key` if the URL has a user; None sends none.
         timeout: seconds one plain call may take, all tries together.
-        answer_timeout: seconds one streamed answer, or one batch of documents, may take, all connections together.
+        answer_timeout: seconds one streamed answer may take, all connections together; of a batch of documents, seconds
+            without a byte from the server.
         connect_timeout: seconds until a connection stands.
-        silence_timeout: seconds without a byte after which a connection counts as lost; the server sends a comment
-            every 15 s.
+        silence_timeout: seconds without a byte after which a connection counts as lost; in silence the server sends a
+            comment or a blank line every 15 s.
         retry: what is tried again, how often in a row, and how long after; None is patient for about ten seconds.
 
     Raises:
@@ -86,7 +87,8 @@ class BaseClient:
     def _outbox(self, batch: int) -> Outbox:
         if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= 10_000:
             raise InvalidSettingError(f"`batch` is {batch!r}: give a whole number from 1 to 10000")
-        return Outbox(lambda: self._backoff(self._connection.answer_timeout), most=batch)
+        timeout = self._connection.answer_timeout
+        return Outbox(lambda: self._backoff(timeout), timeout=timeout, most=batch)
 
     def _request(self, exchange: Exchange[Any]) -> dict[str, Any]:
         """Return the arguments of the next request, none of whose waits is longer than there is time."""

@@ -74,7 +74,7 @@ class Client(BaseClient):
         """Send documents, and yield the acknowledgement of each as it comes.
 
         A document whose result has no `error` is searchable and durable. What a broken connection leaves without an
-        acknowledgement is sent again under the same id.
+        acknowledgement is sent again under the same id, and so is a document that failed for a passing reason.
 
         Args:
             items: strings, mappings with the attributes of `Document` as keys, or `Document`s; read a batch at a time,
@@ -88,9 +88,9 @@ class Client(BaseClient):
         for item in items:
             if (refused := outbox.add(item)) is not None:
                 yield refused
-            if outbox.is_full:
+            while outbox.is_full:
                 yield from self._exchange(outbox)
-        if not outbox.is_empty:
+        while not outbox.is_empty:
             yield from self._exchange(outbox)
 
     def subscribe(self, query: str, /, **watched: Unpack[Watched]) -> Generator[News, None, None]:

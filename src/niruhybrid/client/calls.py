@@ -5,7 +5,6 @@ import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
-from urllib.parse import urlsplit
 
 import numpy as np
 import orjson
@@ -16,6 +15,7 @@ from niruhybrid.errors import InvalidInputError, InvalidSettingError, Unreachabl
 from niruhybrid.filters import Filter
 from niruhybrid.types import Metadata, QueryResult, SearchMode, Vector
 from niruhybrid.types.checks import checked_timeout
+from niruhybrid.urls import is_url, request_parts, shown_url
 
 __all__ = (
     "Asked",
@@ -109,9 +109,10 @@ class Connection:
 
     Attributes:
         base_url: such as `http://127.0.0.1:8000`; a path in it precedes the server's own.
-        api_key: sent as `Authorization: Bearer …`; None sends none.
+        api_key: sent as `Authorization: Bearer …`, or as `X-API-Key` if the URL has a user; None sends none.
         timeout: seconds one plain call may take, all tries together.
-        answer_timeout: seconds one streamed answer, or one batch of documents, may take, all connections together.
+        answer_timeout: seconds one streamed answer may take, all connections together; of a batch of documents, seconds
+            without a byte from the server.
         connect_timeout: seconds until the connection stands.
         silence_timeout: seconds without a byte after which a connection counts as lost.
         retry: what is tried again, how often in a row, and how long after.
@@ -120,8 +121,8 @@ class Connection:
         InvalidSettingError: a value can't be used.
     """
 
-    base_url: str
-    api_key: str | None
+    base_url: str = field(repr=False)
+    api_key: str | None = field(repr=False)
     timeout: float
     answer_timeout: float
     connect_timeout: float
@@ -129,9 +130,10 @@ class Connection:
     retry: RetryPolicy
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.base_url)
-        if not self.base_url.startswith(("http:", "https:")) or not parts.netloc:
-            raise InvalidSettingError(f"`base_url` is {self.base_url!r}: give a URL, such as http://127.0.0.1:8000")
+        if not is_url(self.base_url, "http", "https"):
+            raise InvalidSettingError(
+                f"`base_url` is {shown_url(self.base_url)!r}: give a URL, such as http://127.0.0.1:8000"
+            )
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
             raise InvalidSettingError("`api_key` has characters that no header can carry: give it as it was issued")
         for seconds in (self.timeout, self.answer_timeout, self.connect_timeout, self.silence_timeout):
@@ -144,12 +146,12 @@ class Connection:
 
     def url(self, path: str) -> str:
         """Return where a path of the server's is."""
-        return self.base_url.rstrip("/") + path
+        return request_parts(self.base_url, None)[0].rstrip("/") + path
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every request has."""
-        return {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key}"}
+        """What every request has: the key, and user and password of the URL, so that no log shows them."""
+        return request_parts(self.base_url, self.api_key)[1]
 
 
 def asking(path: str, query: str, fields: Mapping[str, Any]) -> Call:

@@ -77,8 +77,8 @@ class AsyncClient(BaseClient):
         """Send documents, and yield the acknowledgement of each as it comes.
 
         A document whose result has no `error` is searchable and durable. What a broken connection leaves without an
-        acknowledgement is sent again under the same id. What is there is sent at once; while it is under way the next
-        documents are read, `batch` at the most.
+        acknowledgement is sent again under the same id, and so is a document that failed for a passing reason. What is
+        there is sent at once; while it is under way the next documents are read, `batch` at the most.
 
         Args:
             items: strings, mappings with the attributes of `Document` as keys, or `Document`s.
@@ -93,7 +93,7 @@ class AsyncClient(BaseClient):
                 for number, item in enumerate(some, 1):
                     if (refused := outbox.add(item)) is not None:
                         yield refused
-                    if not outbox.is_empty and (outbox.is_full or number == len(some)):
+                    while outbox.is_full or (number == len(some) and not outbox.is_empty):
                         async with aclosing(self._exchange(outbox)) as results:
                             async for result in results:
                                 yield result

@@ -18,6 +18,7 @@ from niruhybrid.generation.citations import CitationReader
 from niruhybrid.generation.extractive import NO_ANSWER
 from niruhybrid.generation.prompt import Prompt, build_prompt
 from niruhybrid.types import Finish, FinishReason, Hit, Query, Token
+from niruhybrid.urls import split_credentials
 
 if TYPE_CHECKING:
     from openai import AsyncStream
@@ -63,12 +64,15 @@ class OpenAIGenerator:
         silence = max(config.first_token_timeout, config.token_timeout)
         self._config = config
         self._model = config.model
+        base_url, login = split_credentials(config.base_url)  # else the client's log would show the password
         left_out = ("OpenAI-Organization", "OpenAI-Project", *(() if api_key else ("Authorization",)))
         self._headers: dict[str, Any] = dict.fromkeys(
             left_out, openai.Omit()
         )  # else it takes them from the environment
+        if login is not None:
+            self._headers["Authorization"] = login
         self._client = openai.AsyncOpenAI(
-            base_url=config.base_url,
+            base_url=base_url,
             api_key=api_key or "none",
             max_retries=0,  # they would also repeat what must not be, and outlast the bounds
             timeout=openai.Timeout(silence, connect=config.connect_timeout),

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from niruhybrid.errors import InvalidSettingError
+from niruhybrid.urls import is_url, shown_url
 
 __all__ = ("Address", "Connection", "Reply")
 
@@ -40,10 +41,10 @@ class Address:
     """
 
     def __init__(self, url: str) -> None:
+        if not is_url(url, "http", "https"):
+            raise InvalidSettingError(f"`url` is {shown_url(url)!r}: give a URL, such as http://127.0.0.1:8000")
         parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise InvalidSettingError(f"`url` is {url!r}: give a URL, such as http://127.0.0.1:8000")
-        self.host, self.path = parts.hostname, parts.path.rstrip("/")
+        self.host, self.path = parts.hostname or "", parts.path.rstrip("/")
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
         self.tls = ssl.create_default_context() if parts.scheme == "https" else None
 
