@@ -1,10 +1,30 @@
 """What settings may be: each check names the setting, its value and what to give instead."""
 
-import math
+import reprlib
 
 from niruhybrid.errors import InvalidSettingError
 
-__all__ = ("number", "seconds", "share", "whole")
+__all__ = ("HIGHEST_INTEGER", "LOWEST_INTEGER", "number", "seconds", "share", "shown", "whole")
+
+LOWEST_INTEGER = -(2**63)
+HIGHEST_INTEGER = 2**64 - 1
+"""The whole numbers that JSON may carry here: 64 bits, signed or unsigned."""
+
+
+_MOST_SHOWN = 60  # characters of a refused value in an error
+
+_short = reprlib.Repr()
+_short.maxlevel = 3
+_short.maxdict = _short.maxlist = _short.maxtuple = 3
+_short.maxstring = _short.maxlong = _short.maxother = _MOST_SHOWN
+
+
+def shown(value: object) -> str:
+    """Return a refused value as an error may show it: up to 60 characters, whatever the value is."""
+    try:
+        return _short.repr(value)[:_MOST_SHOWN]
+    except ValueError:  # a whole number of more digits than Python writes out
+        return f"a {type(value).__name__} of very many digits"
 
 
 def whole(name: str, value: object, low: int, high: int) -> None:
@@ -14,7 +34,7 @@ def whole(name: str, value: object, low: int, high: int) -> None:
         InvalidSettingError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidSettingError(f"`{name}` is {value!r}: give a whole number from {low} to {high}")
+        raise InvalidSettingError(f"`{name}` is {shown(value)}: give a whole number from {low} to {high}")
 
 
 def seconds(name: str, value: object, low: float, high: float) -> None:
@@ -24,8 +44,8 @@ def seconds(name: str, value: object, low: float, high: float) -> None:
         InvalidSettingError: it is not.
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type,operator]  # `number` says it
-        raise InvalidSettingError(f"`{name}` is {value!r}: give seconds from {low:g} to {high:g}")
+    if not number or not low <= value <= high:  # type: ignore[operator]  # `number` says it
+        raise InvalidSettingError(f"`{name}` is {shown(value)}: give seconds from {low:g} to {high:g}")
 
 
 def number(name: str, value: object, low: float, high: float) -> None:
@@ -35,7 +55,7 @@ def number(name: str, value: object, low: float, high: float) -> None:
         InvalidSettingError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InvalidSettingError(f"`{name}` is {value!r}: give a number from {low:g} to {high:g}")
+        raise InvalidSettingError(f"`{name}` is {shown(value)}: give a number from {low:g} to {high:g}")
 
 
 def share(name: str, value: object, low: float = 0.0, high: float = 1.0) -> None:
@@ -46,4 +66,4 @@ def share(name: str, value: object, low: float = 0.0, high: float = 1.0) -> None
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not low <= value <= high:  # type: ignore[operator]  # `number` says it
-        raise InvalidSettingError(f"`{name}` is {value!r}: give a share from {low:g} to {high:g}")
+        raise InvalidSettingError(f"`{name}` is {shown(value)}: give a share from {low:g} to {high:g}")

@@ -7,6 +7,7 @@ Process death loses no committed transaction in either mode; `durability="power"
 Only this module opens the file, and only this one turns the errors of SQLite's driver into ours.
 """
 
+import ctypes
 import errno
 import fcntl
 import threading
@@ -29,6 +30,7 @@ from niruhybrid.errors import (
     StoreReadOnlyError,
     StoreVersionError,
 )
+from niruhybrid.forks import forked_error, watch
 from niruhybrid.retrieval.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SETTINGS, VERSION
 from niruhybrid.retrieval.session import Session
 
@@ -50,6 +52,9 @@ class Log:
         path: the file, made if there is none; None keeps everything in memory.
         durability: `process` or `power`, see the module.
 
+    Attributes:
+        forked: whether this is a child of the process that opened the log.
+
     Raises:
         StoreLockedError: the file is open already, here or in another process.
         StoreCorruptError: the file is damaged, or not a store.
@@ -64,6 +69,7 @@ class Log:
         self._mutex = threading.Lock()
         self._idle: deque[apsw.Connection] = deque()
         self._closed = False
+        self.forked = False
         self._claim = None if path is None else _claim(path)
         try:
             with self._own_errors():
@@ -71,6 +77,7 @@ class Log:
         except BaseException:
             self._release()
             raise
+        watch(self)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -80,6 +87,7 @@ class Log:
             ClosedError: the log has been closed.
             StoreError: nothing was written; the subclass says why.
         """
+        self.refuse_forked()
         with self._mutex, self._own_errors():
             self._refuse_closed()
             with _transaction(self._writer, "BEGIN IMMEDIATE") as session:
@@ -93,6 +101,7 @@ class Log:
             ClosedError: the log has been closed.
             StoreError: it can't be read; the subclass says why.
         """
+        self.refuse_forked()
         with self._own_errors():
             if self._path is None:
                 with self._mutex:
@@ -105,12 +114,34 @@ class Log:
 
     def close(self) -> None:
         """Close the file; reads in progress end undisturbed, a write is waited for. A second call does nothing."""
+        if self.forked:
+            return
         with self._mutex:
             self._closed = True
             while self._idle:
                 self._idle.pop().close()
             self._writer.close()
             self._release()
+
+    def after_fork(self) -> None:
+        """Take note, in the child, that the process has forked: SQLite's connections are the parent's alone.
+
+        Here they must not even be closed, as the parent's write may be under way, so they are kept for ever. Of the
+        claim a copy came along, without which the parent can give it back.
+        """
+        self.forked = True
+        for connection in (self._writer, *self._idle):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        self._release()
+
+    def refuse_forked(self) -> None:
+        """Refuse to work in a child of the process that opened the log.
+
+        Raises:
+            ClosedError: this is one.
+        """
+        if self.forked:
+            raise forked_error(self._name)
 
     def _release(self) -> None:
         if self._claim is not None:

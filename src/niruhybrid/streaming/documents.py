@@ -34,6 +34,7 @@ class Documents:
         self._config = reader.config
         self._store = store
         self._dim = dim
+        self._titled: tuple[str, list[str]] = ("", [])  # the last title, and its terms
         self.kind = Kind(lane="bulk", read=as_document, job=self._job, result=self._result, failed=_failed)
 
     def _job(self, document: Document) -> AnyJob:
@@ -112,7 +113,12 @@ class Documents:
         return [watermark] * len(items)
 
     def _terms(self, document: Document) -> list[str]:
-        return self._reader.terms(_encoded_text(document))
+        """Return the terms of title and text. The passages of a document follow each other and share the title's."""
+        title, terms = self._titled
+        if title != document.title:
+            terms = self._reader.terms(document.title) if document.title else []
+            self._titled = document.title, terms
+        return [*terms, *self._reader.terms(document.text)]
 
     def _result(self, job: AnyJob, done: AnyDone) -> DataResult:
         document = cast("Document", job.payload)
