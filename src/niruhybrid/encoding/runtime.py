@@ -31,7 +31,8 @@ class Runtime:
         tile: rows of a matrix that the processor multiplies at once; 1 where it has no such unit.
 
     Raises:
-        ModelCorruptError: the weights are damaged or are not those of `config`.
+        ModelCorruptError: the weights are missing or damaged, or are not those of `config`.
+        ModelUnsupportedError: they are in files of another kind, or of a type that NumPy lacks.
     """
 
     def __init__(self, folder: Path, config: ModelConfig) -> None:
