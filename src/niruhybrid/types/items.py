@@ -32,7 +32,7 @@ class Query:
         id: the caller's name for it, returned with everything that concerns it.
         text: what is asked; not blank.
         top_k: hits wanted, 1 to 1000.
-        metadata: a JSON object, returned with the result; 65,536 bytes and 32 levels at the most.
+        metadata: a JSON object, returned with the result; 1,000 values, 65,536 bytes and 32 levels at the most.
         timeout: seconds until it is given up, up to 86,400; None takes `processing_timeout`.
         session: a newer query of the same session supersedes this one; None for no session.
         filter: what a document's metadata must say, see `niruhybrid.filters`; None for no filter.
@@ -72,7 +72,7 @@ class Document:
         id: a later document with the same id takes its place.
         text: what is encoded and shown; may be empty only beside an `embedding`.
         title: shown, and searched by words; may be empty, and has 2,000 characters at the most.
-        metadata: a JSON object, kept and returned with every hit; 65,536 bytes and 32 levels at the most.
+        metadata: a JSON object, kept and returned with every hit; 1,000 values, 65,536 bytes and 32 levels at the most.
         embedding: a ready vector, `(dim,)`; made a unit vector. None has the text encoded.
         timeout: seconds until its processing is given up, up to 86,400; None takes `processing_timeout`.
 

@@ -19,6 +19,7 @@ Metadata = Mapping[str, Any]
 NO_METADATA: Metadata = MappingProxyType({})
 
 _MAX_BYTES = 65_536  # written as JSON: long documents keep it with each of their passages
+_MAX_VALUES = 1000  # objects and lists included: each passage is found by each of them
 _MAX_DEPTH = 32  # an answer wraps it in some levels more, and JSON is written to 254
 _MAX_FIELD_CHARS = 1000  # of a dotted name: each field within an object is known by its whole name
 
@@ -35,8 +36,8 @@ def checked_metadata(value: object) -> Metadata:
 
     Raises:
         InvalidMetadataError: it is not a mapping with string keys and JSON values, is nested more than 32 deep, has
-            more than 65,536 bytes as JSON, a field whose dotted name has more than 1,000 characters, or a number that
-            is not finite or has more than 64 bits.
+            more than 1,000 values or 65,536 bytes as JSON, a field whose dotted name has more than 1,000 characters,
+            or a number that is not finite or has more than 64 bits.
     """
     if value is None:
         return NO_METADATA
@@ -70,10 +71,11 @@ def kept_metadata(value: object) -> Metadata:
 
 
 class _Reader:
-    """Copies metadata. It counts characters as it goes: parts may be shared, and so occur more often than they are."""
+    """Copies metadata. It counts as it goes: parts may be shared, and so occur very often."""
 
     def __init__(self) -> None:
         self._left = _MAX_BYTES
+        self._values = 0
 
     def object(self, value: Mapping[Any, Any], name: str, depth: int) -> dict[str, Any]:
         self._refuse_deep(name, depth)
@@ -92,7 +94,11 @@ class _Reader:
         return copy
 
     def _value(self, value: Any, name: str, depth: int) -> Any:
-        self._count(1)
+        self._values += 1
+        if self._values > _MAX_VALUES:
+            raise InvalidMetadataError(
+                f"metadata has more than {_MAX_VALUES} values: keep only those that are filtered by or shown"
+            )
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, Enum):
