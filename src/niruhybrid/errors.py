@@ -22,7 +22,8 @@
     │   └── EncoderHungError (TimeoutError)  it did not return in time
     ├── ModelError
     │   ├── ModelNotFoundError (FileNotFoundError)  no model at this path or name, and no network to fetch it
-    │   └── ModelCorruptError               a file of the model is damaged or of another kind
+    │   ├── ModelCorruptError               a file of the model is missing, damaged, or does not fit the others
+    │   └── ModelUnsupportedError           the model is of a kind that this library can't run
     ├── StoreError
     │   ├── StoreLockedError                another process has the store open
     │   ├── StoreCorruptError               a file of the store is damaged
@@ -65,6 +66,7 @@ __all__ = (
     "ModelCorruptError",
     "ModelError",
     "ModelNotFoundError",
+    "ModelUnsupportedError",
     "NiruError",
     "OverloadedError",
     "QueueFullError",
@@ -219,9 +221,9 @@ class SupersededError(NiruError):
 
 
 class ClosedError(NiruError):
-    """The buffer, processor or store has been closed.
+    """The buffer, processor or store has been closed, or belongs to the process that this one was forked from.
 
-    Remedy: Open a new one.
+    Remedy: Open a new one, in each process.
     """
 
     code = "closed"
@@ -291,12 +293,21 @@ class ModelNotFoundError(ModelError, FileNotFoundError):
 
 
 class ModelCorruptError(ModelError):
-    """A file of the model is damaged or of another kind.
+    """A file of the model is missing, damaged, or does not fit the others.
 
     Remedy: Fetch the model again, or give another.
     """
 
     code = "model_corrupt"
+
+
+class ModelUnsupportedError(ModelError):
+    """The model is of a kind that this library can't run; its files may well be sound.
+
+    Remedy: Give a BERT model for embeddings, with its weights in one safetensors file and a fast tokenizer.
+    """
+
+    code = "model_unsupported"
 
 
 class StoreError(NiruError):

@@ -7,14 +7,17 @@
     {"exists": "year"}                                  there is such a field, whatever its value
     {"and": [f, …]}  {"or": [f, …]}  {"not": f}         of other filters
 
-Values are strings, numbers, booleans and null; 1 and 1.0 are equal, 1 and true are not. A list in metadata has each of
-its elements as a value. A field within an object is written with a dot: "author.name".
+Values are strings, finite numbers, booleans and null; whole numbers have 64 bits at the most. 1 and 1.0 are equal, 1
+and true are not. A list in metadata has each of its elements as a value. A field within an object is written with a
+dot: "author.name".
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from niruhybrid.errors import InvalidSettingError
+from niruhybrid.ranges import HIGHEST_INTEGER, LOWEST_INTEGER, shown
 
 __all__ = ("Filter", "checked_filter")
 
@@ -22,83 +25,112 @@ Filter = Mapping[str, Any]
 """One operator with its operand, as the module describes them."""
 
 _DEEPEST = 32
-_LONGEST = 10_000
+_LONGEST = 10_000  # values in one list, and operators in the whole filter
+_MOST_VALUES = 100_000  # in the whole filter
 _BOUNDS = ("gt", "gte", "lt", "lte")
 
 
-def checked_filter(value: object, depth: int = 0) -> Filter:
-    """Return `value` if it is a filter.
+def checked_filter(value: object) -> Filter:
+    """Return `value` if it is a filter, as a copy made of dictionaries, lists and plain values.
 
     Raises:
-        InvalidSettingError: it is not one, is nested more than 32 deep, or lists more than 10,000 values.
+        InvalidSettingError: it is not a filter, is nested more than 32 deep, lists more than 10,000 values at once, has
+            more than 10,000 operators or 100,000 values in all, or has a value that JSON in 64 bits can't hold.
     """
-    if not isinstance(value, Mapping) or len(value) != 1:
-        raise InvalidSettingError(f'filter is {_shown(value)}: give one operator, such as {{"eq": {{"lang": "en"}}}}')
-    if depth > _DEEPEST:
-        raise InvalidSettingError(f"filter is nested more than {_DEEPEST} deep: simplify it")
-    [(operator, operand)] = value.items()
-    match operator:
-        case "and" | "or" | "not":
-            for part in [operand] if operator == "not" else _listed(operator, operand):
-                checked_filter(part, depth + 1)
-        case "exists":
-            _named(operator, operand)
-        case "eq" | "ne":
-            _scalar(operator, _field(operator, operand))
-        case "in":
-            _scalars(operator, _field(operator, operand))
-        case "range":
-            _bounds(_field(operator, operand))
-        case _:
-            known = "eq, ne, in, range, exists, and, or, not"
-            raise InvalidSettingError(f"filter has the operator {_shown(operator)}: give one of {known}")
-    return value
+    return _Reader().filter(value, 0)
 
 
-def _listed(operator: str, operand: object) -> list[Any]:
-    if not isinstance(operand, list | tuple) or len(operand) > _LONGEST:
-        raise InvalidSettingError(f"`{operator}` in a filter has {_shown(operand)}: give a list of up to {_LONGEST}")
-    return list(operand)
+class _Reader:
+    """Reads one filter. It counts what it has read, since parts may be shared and so occur very often."""
 
+    def __init__(self) -> None:
+        self._operators = 0
+        self._values = 0
 
-def _field(operator: str, operand: object) -> Any:
-    if not isinstance(operand, Mapping) or len(operand) != 1:
-        raise InvalidSettingError(f"`{operator}` in a filter has {_shown(operand)}: give one field with what it needs")
-    [(name, value)] = operand.items()
-    _named(operator, name)
-    return value
+    def filter(self, value: object, depth: int) -> dict[str, Any]:
+        if not isinstance(value, Mapping) or len(value) != 1:
+            raise InvalidSettingError(
+                f'filter is {shown(value)}: give one operator, such as {{"eq": {{"lang": "en"}}}}'
+            )
+        self._operators += 1
+        if depth > _DEEPEST:
+            raise InvalidSettingError(f"filter is nested more than {_DEEPEST} deep: simplify it")
+        if self._operators > _LONGEST:
+            raise InvalidSettingError(f"filter has more than {_LONGEST} operators: simplify it")
+        [(operator, operand)] = value.items()
+        match operator:
+            case "and" | "or":
+                return {operator: [self.filter(part, depth + 1) for part in _listed(operator, operand)]}
+            case "not":
+                return {operator: self.filter(operand, depth + 1)}
+            case "exists":
+                return {operator: _named(operator, operand)}
+        known = {"eq": self._scalar, "ne": self._scalar, "in": self._scalars, "range": self._bounds}
+        if not isinstance(operator, str) or operator not in known:
+            names = "eq, ne, in, range, exists, and, or, not"
+            raise InvalidSettingError(f"filter has the operator {shown(operator)}: give one of {names}")
+        if not isinstance(operand, Mapping) or len(operand) != 1:
+            raise InvalidSettingError(
+                f"`{operator}` in a filter has {shown(operand)}: give one field with what it needs"
+            )
+        [(name, wanted)] = operand.items()
+        return {operator: {_named(operator, name): known[operator](operator, wanted)}}
 
+    def _scalars(self, operator: str, values: object) -> list[Any]:
+        return [self._scalar(operator, value) for value in _listed(operator, values)]
 
-def _named(operator: str, name: object) -> None:
-    if not isinstance(name, str) or not name:
-        raise InvalidSettingError(f"`{operator}` in a filter names the field {_shown(name)}: give a string")
+    def _bounds(self, operator: str, operand: object) -> dict[str, Any]:
+        if not isinstance(operand, Mapping) or not operand or not set(operand) <= set(_BOUNDS):
+            raise InvalidSettingError(f"`range` in a filter has {shown(operand)}: give some of {', '.join(_BOUNDS)}")
+        bounds = {str(name): self._scalar(operator, bound) for name, bound in operand.items()}
+        for bound in bounds.values():
+            if bound is None or isinstance(bound, bool):
+                raise InvalidSettingError(f"`range` in a filter has the bound {shown(bound)}: give numbers or strings")
+        if len({isinstance(bound, str) for bound in bounds.values()}) > 1:
+            raise InvalidSettingError("`range` in a filter mixes strings and numbers: give one kind")
+        return bounds
 
-
-def _scalar(operator: str, value: object) -> None:
-    if value is not None and not isinstance(value, str | int | float):
+    def _scalar(self, operator: str, value: object) -> Any:
+        self._values += 1
+        if self._values > _MOST_VALUES:
+            raise InvalidSettingError(f"filter has more than {_MOST_VALUES} values: simplify it")
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            return _encodable(operator, value)
+        if isinstance(value, int):
+            if not LOWEST_INTEGER <= value <= HIGHEST_INTEGER:
+                raise InvalidSettingError(
+                    f"`{operator}` in a filter compares with {shown(value)}: give a whole number of 64 bits at the most"
+                )
+            return int(value)
+        if isinstance(value, float):
+            if not math.isfinite(value):
+                raise InvalidSettingError(f"`{operator}` in a filter compares with {value}: give a finite number")
+            return float(value)
         raise InvalidSettingError(
-            f"`{operator}` in a filter compares with {_shown(value)}: give a string, a number, true, false or null"
+            f"`{operator}` in a filter compares with {shown(value)}: give a string, a number, true, false or null"
         )
 
 
-def _scalars(operator: str, values: object) -> None:
-    for value in _listed(operator, values):
-        _scalar(operator, value)
+def _listed(operator: str, operand: object) -> Iterable[object]:
+    if not isinstance(operand, list | tuple) or len(operand) > _LONGEST:
+        raise InvalidSettingError(f"`{operator}` in a filter has {shown(operand)}: give a list of up to {_LONGEST}")
+    return operand
 
 
-def _bounds(operand: object) -> None:
-    if not isinstance(operand, Mapping) or not operand or not set(operand) <= set(_BOUNDS):
-        raise InvalidSettingError(f"`range` in a filter has {_shown(operand)}: give some of {', '.join(_BOUNDS)}")
-    kinds = {"a string" if isinstance(bound, str) else _number(bound) for bound in operand.values()}
-    if len(kinds) > 1:
-        raise InvalidSettingError("`range` in a filter mixes strings and numbers: give one kind")
+def _named(operator: str, name: object) -> str:
+    if not isinstance(name, str) or not name:
+        raise InvalidSettingError(f"`{operator}` in a filter names the field {shown(name)}: give a string")
+    return _encodable(operator, name)
 
 
-def _number(bound: object) -> str:
-    if isinstance(bound, bool) or not isinstance(bound, int | float):
-        raise InvalidSettingError(f"`range` in a filter has the bound {_shown(bound)}: give numbers or strings")
-    return "a number"
-
-
-def _shown(value: object) -> str:
-    return repr(value)[:60]
+def _encodable(operator: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as err:
+        raise InvalidSettingError(
+            f"`{operator}` in a filter has an unpaired surrogate at character {err.start} of a string: "
+            "send valid Unicode"
+        ) from err
+    return str.__str__(text)

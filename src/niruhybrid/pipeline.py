@@ -13,6 +13,7 @@ from niruhybrid import analysis
 from niruhybrid.answer import Answer, sources_of
 from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import ClosedError
+from niruhybrid.forks import forked_error, watch
 from niruhybrid.observe.tracing import Tracing, open_tracing, query_trace
 from niruhybrid.parts import Parts, open_parts
 from niruhybrid.pipeline_state import PipelineStats, Readiness
@@ -80,6 +81,8 @@ class Pipeline:
         self._open_answers = 0
         self._subscriptions: set[Subscription] = set()
         self._closing: asyncio.Task[None] | None = None
+        self._forked = False  # whether this is a child of the process that made the pipeline
+        watch(self)
 
     @classmethod
     async def open(
@@ -333,6 +336,8 @@ class Pipeline:
 
     def ready(self) -> Readiness:
         """Say whether queries are taken and, if not, why."""
+        if self._forked:
+            return Readiness(ready=False, reasons=("made before the process was forked",))
         if self._closing is not None:
             return Readiness(ready=False, reasons=("closed",))
         if self._processor.stats().degraded:
@@ -341,6 +346,8 @@ class Pipeline:
 
     async def aclose(self) -> None:
         """Finish or fail what is under way and release every part; a second call waits for the first."""
+        if self._forked:
+            return
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close())
         await asyncio.shield(self._closing)
@@ -358,7 +365,13 @@ class Pipeline:
                 if self.tracing is not None:
                     await asyncio.to_thread(self.tracing.close)
 
+    def after_fork(self) -> None:
+        """Take note, in the child, that the process has forked."""
+        self._forked = True
+
     def _refuse_when_closed(self) -> None:
+        if self._forked:
+            raise forked_error("this pipeline")
         if self._closing is not None:
             raise ClosedError("the pipeline is closed: open a new one")
 

@@ -4,7 +4,11 @@ import reprlib
 
 from niruhybrid.errors import InvalidSettingError
 
-__all__ = ("number", "seconds", "share", "shown", "text", "whole")
+__all__ = ("HIGHEST_INTEGER", "LOWEST_INTEGER", "number", "seconds", "share", "shown", "text", "whole")
+
+LOWEST_INTEGER = -(2**63)
+HIGHEST_INTEGER = 2**64 - 1
+"""The whole numbers that JSON may carry here: 64 bits, signed or unsigned."""
 
 _MOST_SHOWN = 60  # characters of a refused value in an error
 

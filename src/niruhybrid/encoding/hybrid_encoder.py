@@ -9,14 +9,14 @@ from tokenizers import Tokenizer
 
 from niruhybrid import analysis
 from niruhybrid.config import LongText, StreamingConfig
-from niruhybrid.encoding.model_config import read_config
+from niruhybrid.encoding.model_config import ModelConfig, read_config
 from niruhybrid.encoding.packing import Row, lay_out, plan
 from niruhybrid.encoding.weights import locate
 from niruhybrid.encoding.windows import EncodedText, EncodingStream, encoded, stream_of
-from niruhybrid.errors import InvalidTextError, ModelCorruptError
+from niruhybrid.errors import InvalidTextError, ModelCorruptError, ModelUnsupportedError
 from niruhybrid.types import Vector
 from niruhybrid.types.checks import checked_text
-from niruhybrid.windows import Tokens, Window
+from niruhybrid.windows import MARKS, Tokens, Window
 
 __all__ = ("HybridEncoder",)
 
@@ -39,7 +39,8 @@ class HybridEncoder:
 
     Raises:
         ModelNotFoundError: no such model here, and no network to fetch it.
-        ModelCorruptError: a file of the model is damaged, or the model is of a kind that is not supported.
+        ModelCorruptError: a file of the model is missing or damaged.
+        ModelUnsupportedError: the model is of a kind that is not supported.
     """
 
     def __init__(self, model: str | Path | None = None) -> None:
@@ -51,9 +52,10 @@ class HybridEncoder:
         self.max_tokens = config.max_tokens
         self._pooling = config.pooling
         self._tokenizer = _tokenizer(folder, config.vocabulary)
-        self._first, self._last = self._tokenizer.encode("").ids
+        self._first, self._last = _marks(folder, self._tokenizer, config.vocabulary)
         self._runtime = Runtime(folder, config)
         self._told_of_truncation = False
+        _tell_of_assumptions(folder, config)
         for length in _WARMED:
             self._vectors([Row([0] * min(length, self.max_tokens), (0, length))])
 
@@ -189,9 +191,54 @@ def _tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
         raise ModelCorruptError(f"{path} is missing: use a model with a fast tokenizer") from err
     except Exception as err:  # the tokenizer library raises nothing more specific
         raise ModelCorruptError(f"{path} can't be read ({err}): fetch the model again") from err
-    if tokenizer.get_vocab_size() > vocabulary:
-        words = tokenizer.get_vocab_size()
-        raise ModelCorruptError(f"{path} has {words} words, the model {vocabulary}: use the files of one model")
+    words = tokenizer.get_vocab()
+    if len(words) > vocabulary:
+        raise ModelCorruptError(f"{path} has {len(words)} words, the model {vocabulary}: use the files of one model")
+    if words and max(words.values()) >= vocabulary:
+        raise ModelCorruptError(
+            f"{path} has the token id {max(words.values())}, the model {vocabulary} tokens: use the files of one model"
+        )
     tokenizer.no_truncation()  # files often ask for 128 tokens, padded: both are decided here
     tokenizer.no_padding()
     return tokenizer
+
+
+def _marks(folder: Path, tokenizer: Tokenizer, vocabulary: int) -> tuple[int, int]:
+    """Return the ids of the marks that the tokenizer puts before and after a text.
+
+    Raises:
+        ModelUnsupportedError: it does not put one on each side.
+        ModelCorruptError: the model does not know them.
+    """
+    marks = tokenizer.encode("").ids
+    if len(marks) != MARKS:
+        raise ModelUnsupportedError(
+            f"{folder / 'tokenizer.json'} puts {len(marks)} marks around a text, not {MARKS}: use a tokenizer with the "
+            "post-processor of a BERT model"
+        )
+    if max(marks) >= vocabulary:
+        raise ModelCorruptError(
+            f"{folder / 'tokenizer.json'} has the token id {max(marks)}, the model {vocabulary} tokens: "
+            "use the files of one model"
+        )
+    return marks[0], marks[1]
+
+
+def _tell_of_assumptions(folder: Path, config: ModelConfig) -> None:
+    """Log what of the model is assumed, and what is not done though its files ask for it."""
+    if config.unsaid:
+        _log.warning(
+            "model_assumed model=%s pooling=%s max_tokens=%d: the folder has no %s to say so; get the whole model as "
+            "sentence-transformers has it",
+            folder,
+            config.pooling,
+            config.max_tokens,
+            " and no ".join(config.unsaid),
+        )
+    if config.prompts:
+        _log.warning(
+            "model_prompts_ignored model=%s prompts=%s: the model was trained with these prompts before its texts, and "
+            "they are not added; put them there yourself",
+            folder,
+            ",".join(config.prompts),
+        )

@@ -11,6 +11,7 @@ from niruhybrid.encoding.openvino_quiet import import_openvino
 from niruhybrid.encoding.packing import Feed
 from niruhybrid.encoding.processor import processor_flags
 from niruhybrid.encoding.weights import read_tensors
+from niruhybrid.forks import forked_error, watch
 from niruhybrid.types import Vector
 
 __all__ = ("Runtime",)
@@ -30,7 +31,8 @@ class Runtime:
         tile: rows of a matrix that the processor multiplies at once; 1 where it has no such unit.
 
     Raises:
-        ModelCorruptError: the weights are damaged or are not those of `config`.
+        ModelCorruptError: the weights are missing or damaged, or are not those of `config`.
+        ModelUnsupportedError: they are in files of another kind, or of a type that NumPy lacks.
     """
 
     def __init__(self, folder: Path, config: ModelConfig) -> None:
@@ -47,9 +49,21 @@ class Runtime:
         model = bert.build(config, read_tensors(folder))
         self._request = core.compile_model(model, "CPU", settings).create_infer_request()
         self._turn = threading.Lock()
+        self._broken = False
+        watch(self)
+
+    def after_fork(self) -> None:
+        """Take note, in the child, that the process has forked: amid a run, which nothing can end here."""
+        self._broken = self._broken or self._turn.locked()
 
     def run(self, feed: Feed) -> Vector:
-        """Return `(texts, hidden)` float32 unit vectors, the caller's own."""
+        """Return `(texts, hidden)` float32 unit vectors, the caller's own.
+
+        Raises:
+            ClosedError: the process was forked during a run of another thread, and this is the child.
+        """
+        if self._broken:
+            raise forked_error("this encoder, which was encoding in another thread,")
         inputs = [feed.ids, feed.positions, feed.segments, feed.pool]
         with self._turn:
             result = self._request.infer(inputs, share_inputs=True, share_outputs=True)

@@ -121,6 +121,16 @@ class Claim:
             os.close(self._beside)
             self._beside = None
 
+    def abandon(self) -> None:
+        """Close a child process's copies of the descriptors, so that its parent alone can release the claim.
+
+        SQLite's own state was copied, too: this process must not open the file again.
+        """
+        for descriptor in (self._own, self._beside):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._own = self._beside = None
+
     def _locked_beside(self) -> int:
         """Return a descriptor of the lock file, locked."""
         beside = os.open(_beside(self.file), os.O_RDWR | os.O_CREAT, 0o666)
@@ -250,3 +260,13 @@ def _claim_error(err: OSError, name: str) -> StoreError:
     if isinstance(err, FileNotFoundError):
         return StoreError(f"{name} is in a folder that does not exist: make the folder first")
     return StoreError(f"{name} can't be opened ({err.strerror}): give the path of a file")
+
+
+def _after_fork() -> None:
+    """Make a new lock in a child process: another thread of the parent may have held the old one."""
+    global _opening  # noqa: PLW0603  # there is one for the process
+    _opening = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_after_fork)

@@ -7,6 +7,7 @@ Process death loses no committed transaction in either mode; `durability="power"
 Only this module writes to the file; `database` opens it, and turns the errors of SQLite's driver into ours.
 """
 
+import ctypes
 import logging
 import threading
 import time
@@ -21,6 +22,7 @@ import apsw
 
 from niruhybrid.config import Durability
 from niruhybrid.errors import ClosedError, StoreCorruptError, StoreReadOnlyError
+from niruhybrid.forks import forked_error, watch
 from niruhybrid.retrieval.claim import Claim, wal_of
 from niruhybrid.retrieval.database import BUSY_MS, connected, format_of, own_errors, vacuum
 from niruhybrid.retrieval.schema import BLANK, MIGRATIONS, SCHEMA, VERSION
@@ -57,6 +59,7 @@ class Log:
 
     Attributes:
         file: the same path, absolute and without symbolic links; None in memory.
+        forked: whether this is a child of the process that opened the log.
 
     Raises:
         StoreLockedError: the file is open already, here or in another process, under this name or another.
@@ -75,6 +78,7 @@ class Log:
         self._closed = False
         self._emptying = time.monotonic()
         self._size = 0
+        self.forked = False
         self._claim = None if path is None else Claim(path)
         self.file = None if self._claim is None else self._claim.file
         try:
@@ -84,6 +88,7 @@ class Log:
             if self._claim is not None:
                 self._claim.close()
             raise
+        watch(self)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -93,6 +98,7 @@ class Log:
             ClosedError: the log has been closed.
             StoreError: nothing was written; the subclass says why.
         """
+        self.refuse_forked()
         with self._mutex, self._own_errors():
             self._refuse_closed()
             with _transaction(self._writer, "BEGIN IMMEDIATE") as session:
@@ -119,6 +125,7 @@ class Log:
             ClosedError: the log has been closed.
             StoreError: it can't be read; the subclass says why.
         """
+        self.refuse_forked()
         with self._own_errors():
             connection = self._borrowed()
         try:
@@ -134,6 +141,7 @@ class Log:
             StoreFullError: there is no room for the copy.
             StoreError: it can't be read, or the copy can't be written; the subclass says why.
         """
+        self.refuse_forked()
         with self._own_errors():
             connection = self._borrowed()
         try:
@@ -148,6 +156,8 @@ class Log:
 
         A second call does nothing.
         """
+        if self.forked:
+            return
         with self._mutex, self._lending:
             if self._closed:
                 return
@@ -183,6 +193,27 @@ class Log:
             last = self._closed and not self._lent
         if last:
             self._release()
+
+    def after_fork(self) -> None:
+        """Take note, in the child, that the process has forked: SQLite's connections are the parent's alone.
+
+        Here they must not even be closed, as the parent's write may be under way, so they are kept for ever. Of the
+        claim a copy came along, without which the parent can give it back.
+        """
+        self.forked = True
+        for connection in (self._writer, *self._idle):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        if self._claim is not None:
+            self._claim.abandon()
+
+    def refuse_forked(self) -> None:
+        """Refuse to work in a child of the process that opened the log.
+
+        Raises:
+            ClosedError: this is one.
+        """
+        if self.forked:
+            raise forked_error(self._name)
 
     def _release(self) -> None:
         """Close all connections and then the claim, once nobody uses them."""

@@ -10,7 +10,8 @@ import orjson
 from niruhybrid.errors import StoreCorruptError, StoreError
 from niruhybrid.retrieval.log import Log
 from niruhybrid.retrieval.store import EmbeddedStore
-from niruhybrid.types import Document, IndexEntry
+from niruhybrid.types import IndexEntry
+from niruhybrid.types.items import kept_document, passage_of
 
 __all__ = ("Salvage", "salvage")
 
@@ -104,7 +105,7 @@ def _without_holes(entries: Sequence[IndexEntry]) -> list[IndexEntry]:
     end = 0
     for entry in entries:
         if entry.start > end:
-            lost = replace(entry.document, text=_LOST * (entry.start - end))
+            lost = passage_of(entry.document, _LOST * (entry.start - end))
             kept.append(IndexEntry(lost, np.zeros_like(entry.vector), (), len(kept), end))
         kept.append(replace(entry, part=len(kept)))
         end = entry.start + len(entry.document.text)
@@ -116,5 +117,5 @@ def _entry(log: Log, row: int) -> IndexEntry:
         kept, terms, vector = session.passages([row])[row], session.terms(row), session.vector(row)
     embedding = np.frombuffer(vector, np.float32)
     metadata = orjson.loads(kept.metadata)
-    document = Document(kept.id, kept.text, title=kept.title, metadata=metadata, embedding=embedding)
+    document = kept_document(kept.id, kept.text, kept.title, metadata, embedding)
     return IndexEntry(document, embedding, terms, kept.part, kept.start)

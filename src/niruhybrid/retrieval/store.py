@@ -25,6 +25,7 @@ from niruhybrid.retrieval.session import Record, Session, State
 from niruhybrid.retrieval.snapshot import Snapshot
 from niruhybrid.retrieval.standing import StandingQueries
 from niruhybrid.types import Document, Hit, IndexEntry, Match, SearchRequest, SearchResponse, StandingQuery
+from niruhybrid.types.items import kept_document
 
 __all__ = ("EmbeddedStore",)
 
@@ -93,6 +94,7 @@ class EmbeddedStore:
         """
         if not entries:
             return self._watermark()
+        self._log.refuse_forked()
         change = Upsert(entries)
         self._commits.run(change)
         return change.watermark
@@ -107,6 +109,7 @@ class EmbeddedStore:
             StoreError: nothing was removed; the subclass says why.
             ClosedError: the store has been closed.
         """
+        self._log.refuse_forked()
         change = Delete(ids)
         self._commits.run(change)
         return change.removed, change.watermark
@@ -216,6 +219,8 @@ class EmbeddedStore:
 
     def close(self) -> None:
         """Release files and memory; searches in progress end undisturbed. A second call does nothing."""
+        if self._log.forked:
+            return
         try:
             self._keeper.stop()
         finally:
@@ -272,13 +277,13 @@ def _document(session: Session, name: str) -> Document | None:
         return None
     first = parts[0]
     vector = np.frombuffer(session.vector(first.row), np.float32) if len(parts) == 1 else None
-    return Document(name, whole(parts), title=first.title, metadata=orjson.loads(first.metadata), embedding=vector)
+    return kept_document(name, whole(parts), first.title, orjson.loads(first.metadata), vector)
 
 
 def _entry(kept: Record, terms: list[str], data: bytes) -> IndexEntry:
     vector = np.frombuffer(data, np.float32)
     metadata, blank = orjson.loads(kept.metadata), not kept.text or kept.text.isspace()
-    document = Document(kept.id, kept.text, kept.title, metadata, vector if blank else None)  # which needs one
+    document = kept_document(kept.id, kept.text, kept.title, metadata, vector if blank else None)  # which needs one
     return IndexEntry(document, vector, terms, kept.part, kept.start)
 
 

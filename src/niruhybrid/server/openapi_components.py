@@ -3,7 +3,7 @@
 from typing import Any
 
 from niruhybrid.server import problems
-from niruhybrid.types.checks import MAX_ID_CHARS
+from niruhybrid.types.checks import MAX_ID_CHARS, MAX_SECONDS, MAX_TITLE_CHARS
 
 __all__ = ("COMPONENTS", "FILTER_REF")
 
@@ -223,10 +223,10 @@ COMPONENTS: dict[str, Any] = {
         "properties": {
             "id": {"type": "string", "minLength": 1, "maxLength": MAX_ID_CHARS},
             "text": {"type": "string", "minLength": 1},
-            "title": {"type": "string"},
+            "title": {"type": "string", "maxLength": MAX_TITLE_CHARS},
             "metadata": {"type": "object"},
             "embedding": {"type": "array", "items": {"type": "number"}},
-            "timeout": {"type": "number", "exclusiveMinimum": 0},
+            "timeout": {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_SECONDS},
         },
     },
 }

@@ -81,6 +81,7 @@ PROBLEMS: Mapping[str, Kind] = {
     "model_error": Kind(503, "The model can't be loaded", _LOOK_IN_LOG),
     "model_not_found": Kind(503, "The model can't be loaded", _LOOK_IN_LOG),
     "model_corrupt": Kind(503, "The model can't be loaded", _LOOK_IN_LOG),
+    "model_unsupported": Kind(503, "The model can't be loaded", _LOOK_IN_LOG),
     "store_error": Kind(503, "The store failed", _STORE),
     "store_locked": Kind(503, "The store is in use elsewhere", _STORE),
     "store_corrupt": Kind(503, "The store is damaged", _STORE),

@@ -16,6 +16,7 @@ from math import inf
 
 from niruhybrid.config import StreamingConfig
 from niruhybrid.errors import EncoderFailedError, NiruError
+from niruhybrid.forks import forked_error, watch
 from niruhybrid.ports import BatchObserver, Encoder
 from niruhybrid.streaming.alarm import Alarm
 from niruhybrid.streaming.cache import CacheStats, VectorCache
@@ -45,6 +46,9 @@ class Batcher:
         config: bounds, batch sizes, shares and timeouts.
         finish: the stage after encoding, for each lane; None where an item is done with its vector.
         observer: is told of every batch.
+
+    Attributes:
+        forked: whether this is a child of the process that started the batcher's threads; they are not here.
     """
 
     def __init__(
@@ -75,6 +79,8 @@ class Batcher:
         self._degraded = False
         self._outbox: Outbox | None = None  # of the event loop that came last
         self._want_room: dict[LaneName, list[Callable[[], object]]] = {"interactive": [], "bulk": []}
+        self.forked = False
+        watch(self)
 
     # --- for callers -------------------------------------------------------------------------------------------
 
@@ -119,8 +125,22 @@ class Batcher:
             self._cancel(job)
             raise
 
+    def after_fork(self) -> None:
+        """Take note, in the child, that the process has forked; one that was never used before works here too."""
+        self.forked = self._worker is not None or self._lock.locked()
+
+    def refuse_forked(self) -> None:
+        """Refuse to work in a child of the process that started the batcher's threads.
+
+        Raises:
+            ClosedError: this is one.
+        """
+        if self.forked:
+            raise forked_error("this processor")
+
     def refuse(self, lane: LaneName, reason: str) -> None:
         """Count an item that was refused before it could be handed in."""
+        self.refuse_forked()
         with self._lock:
             self._scheduler.refuse(lane, reason)
 
@@ -143,6 +163,7 @@ class Batcher:
 
     def stats(self) -> tuple[SchedulerStats, CacheStats]:
         """Return every counter, all as of the same instant."""
+        self.refuse_forked()
         with self._lock:
             return self._scheduler.stats(time.monotonic()), self._cache.stats()
 
@@ -161,6 +182,8 @@ class Batcher:
         Args:
             timeout: seconds to wait for the threads' end.
         """
+        if self.forked:
+            return
         with self._lock:
             self._closed = True
             self._scheduler.close()
@@ -186,6 +209,7 @@ class Batcher:
         return future
 
     def _submit(self, job: Job) -> None:
+        self.refuse_forked()
         tokens = self._tokens(job)
         if self._observer is not None:
             job.origin = self._observer.origin()
@@ -294,8 +318,10 @@ class Batcher:
         return True
 
     def _settle_aside(self, raw: Raw) -> None:
-        self._settle(raw)
-        self._settling = False
+        try:
+            self._settle(raw)
+        finally:
+            self._settling = False
 
     def _remember(self, batch: Batch, outcomes: Sequence[Vector | NiruError]) -> None:
         """Keep the vectors of queries: people ask the same things."""

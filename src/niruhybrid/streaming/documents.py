@@ -43,6 +43,7 @@ class Documents:
         self._order = WriteOrder()
         self._order_lock = threading.Lock()  # held for an instant, by whoever hands in
         self._write_lock = threading.Lock()  # held while the store writes
+        self._titled: tuple[str, list[str]] = ("", [])  # the last title, and its terms
         self.kind = Kind(lane="bulk", read=as_document, job=self._job, result=self._result, failed=_failed)
 
     def _job(self, document: Document) -> AnyJob:
@@ -172,7 +173,12 @@ class Documents:
         return watermarks
 
     def _terms(self, document: Document) -> list[str]:
-        return self._reader.terms(_encoded_text(document))
+        """Return the terms of title and text. The passages of a document follow each other and share the title's."""
+        title, terms = self._titled
+        if title != document.title:
+            terms = self._reader.terms(document.title) if document.title else []
+            self._titled = document.title, terms
+        return [*terms, *self._reader.terms(document.text)]
 
     def _result(self, job: AnyJob, done: AnyDone) -> DataResult:
         document = cast("Whole | Gathering", job.payload).document

@@ -154,7 +154,9 @@ class Engine:
         return await self.batcher.run(job)
 
     def close(self, timeout: float) -> None:
-        """Close the batcher, as it says, and what feeds it."""
+        """Close the batcher, as it says, and what feeds it; in a child of the process that used them, do nothing."""
+        if self.batcher.forked:
+            return
         self.batcher.close(timeout)
         self._long.close()
 
@@ -204,7 +206,9 @@ class Engine:
 
         Raises:
             QueueFullError: `max_concurrent_streams` are open.
+            ClosedError: this is a child of the process that used the engine before.
         """
+        self.batcher.refuse_forked()
         with self._streams_lock:
             if self._streams >= self.config.max_concurrent_streams:
                 raise QueueFullError(

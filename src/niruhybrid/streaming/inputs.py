@@ -102,15 +102,20 @@ class TextDecoder:
 
 
 def id_of(raw: object, position: int) -> str:
-    """Return the id under which a refused item is reported."""
+    """Return the id under which a refused item is reported; it may be no valid id."""
     found = raw.get("id") if isinstance(raw, Mapping) else getattr(raw, "id", None)
-    return found if isinstance(found, str) and found else str(position)
+    return _encodable(found) if isinstance(found, str) and found else str(position)
 
 
 def text_of(raw: object) -> str:
     """Return the text of an item that may have been refused, or ""."""
     found = raw if isinstance(raw, str) else raw.get("text") if isinstance(raw, Mapping) else getattr(raw, "text", None)
-    return found if isinstance(found, str) else ""
+    return _encodable(found) if isinstance(found, str) else ""
+
+
+def _encodable(text: str) -> str:
+    """Return a text with "?" for each unpaired surrogate, which no result could carry as JSON."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _from_mapping(kind: type[_Item], raw: object, defaults: Mapping[str, Any]) -> _Item:

@@ -1,7 +1,6 @@
 """What an encoder makes of texts: their windows, tokens and terms; and how windows of one text come together again."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import wraps
 from typing import ParamSpec, TypeVar, cast
 
@@ -15,6 +14,7 @@ from niruhybrid.streaming.lanes import Job, LaneName
 from niruhybrid.streaming.write_order import Arrival
 from niruhybrid.types import Document, IndexEntry, Vector
 from niruhybrid.types.checks import checked_text
+from niruhybrid.types.items import passage_of
 from niruhybrid.windows import MARKS, Window, WindowCutter, cutter_for, estimated_tokens, unit_mean
 
 __all__ = ("Gathering", "Growing", "Part", "Reader", "Whole", "entry_of", "truncated")
@@ -308,5 +308,5 @@ class Growing:
 def entry_of(document: Document, window: Window, vector: Vector, terms: Terms) -> IndexEntry:
     """Return a window's entry: a passage of its document."""
     kept = vector if window.text.isspace() else None  # a document without words is one by its vector
-    passage = replace(document, text=window.text, embedding=kept)
+    passage = passage_of(document, window.text, kept)
     return IndexEntry(passage, vector, terms(passage), window.part, window.start)

@@ -1,25 +1,24 @@
 """What values are made of, and what may be in them: refused where they enter. Pure."""
 
-import math
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from niruhybrid.errors import (
     InvalidIdError,
-    InvalidMetadataError,
     InvalidSettingError,
     InvalidTextError,
     InvalidVectorError,
 )
-from niruhybrid.filters import checked_filter
+from niruhybrid.filters import Filter, checked_filter
+from niruhybrid.ranges import shown as shown_in_full
+from niruhybrid.types.metadata import NO_METADATA, Metadata, checked_metadata, no_metadata
 
 __all__ = (
     "MAX_ID_CHARS",
+    "MAX_SECONDS",
+    "MAX_TITLE_CHARS",
     "MAX_TOP_K",
     "NO_METADATA",
     "FinishReason",
@@ -28,21 +27,19 @@ __all__ = (
     "Vector",
     "checked_id",
     "checked_metadata",
+    "checked_search",
     "checked_text",
     "checked_timeout",
+    "checked_title",
     "checked_top_k",
     "checked_vector",
     "no_metadata",
-    "refuse_search",
     "refuse_surrogates",
     "shown",
 )
 
 Vector = NDArray[np.float32]
 """One embedding, `(dim,)` float32, or several, `(n, dim)`; C-contiguous, unit length unless said otherwise."""
-
-Metadata = Mapping[str, Any]
-"""A JSON object: string keys; strings, numbers, booleans, null, arrays and objects as values."""
 
 SearchMode = Literal["hybrid", "dense", "lexical"]
 """What a search goes by: meaning and words, meaning alone, or words alone."""
@@ -52,12 +49,11 @@ FinishReason = Literal["stop", "length", "content_filter"]
 
 MAX_ID_CHARS = 512
 MAX_TOP_K = 1000
-NO_METADATA: Metadata = MappingProxyType({})
+MAX_TITLE_CHARS = 2000
+MAX_SECONDS = 86_400.0
+"""The longest time limit: a day."""
 
-
-def no_metadata() -> Metadata:
-    """Return an object without fields."""
-    return NO_METADATA
+_MAX_WATERMARK = 2**63 - 1
 
 
 def checked_id(value: object) -> str:
@@ -109,6 +105,23 @@ def checked_top_k(value: object) -> int:
     return value
 
 
+def checked_title(value: object) -> str:
+    """Return `value` if it can be a document's title; it may be empty.
+
+    Raises:
+        InvalidTextError: it is not a string, has more than 2,000 characters, or has an unpaired surrogate.
+    """
+    if not isinstance(value, str):
+        raise InvalidTextError(f"document title is {shown(value)}: give a string")
+    if len(value) > MAX_TITLE_CHARS:
+        raise InvalidTextError(
+            f"document title has {len(value)} characters of {MAX_TITLE_CHARS} allowed: shorten it, "
+            "or put it at the beginning of the text"
+        )
+    refuse_surrogates(value, "document title")
+    return value
+
+
 def checked_vector(value: object, *, dim: int | None = None) -> Vector:
     """Return `value` as a unit vector: float32, C-contiguous, read-only, `(dim,)`.
 
@@ -119,10 +132,7 @@ def checked_vector(value: object, *, dim: int | None = None) -> Vector:
     Raises:
         InvalidVectorError: it is not one-dimensional, not of `dim` numbers, not finite, or all zeros.
     """
-    try:
-        vector = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError) as err:
-        raise InvalidVectorError("embedding is not a list of numbers: give one number per dimension") from err
+    vector = _numbers(value)
     if vector.ndim != 1 or vector.size == 0:
         raise InvalidVectorError(f"embedding has shape {vector.shape}: give one flat list of numbers")
     if dim is not None and vector.size != dim:
@@ -139,22 +149,19 @@ def checked_vector(value: object, *, dim: int | None = None) -> Vector:
     return unit
 
 
-def checked_metadata(value: object) -> Metadata:
-    """Return `value` as a read-only JSON object; None gives an empty one.
+def _numbers(value: object) -> NDArray[np.float64]:
+    """Return a copy of `value` as float64, of any shape.
 
     Raises:
-        InvalidMetadataError: it is not a mapping with string keys and JSON values.
+        InvalidVectorError: it is not made of numbers.
     """
-    if value is None or (isinstance(value, Mapping) and not value):
-        return NO_METADATA
-    if not isinstance(value, Mapping):
-        raise InvalidMetadataError(f"metadata is {shown(value)}: give a JSON object")
-    copy = dict(value)
     try:
-        orjson.dumps(copy)
-    except (TypeError, ValueError) as err:
-        raise InvalidMetadataError(f"metadata is not JSON ({err}): use string keys and JSON values") from err
-    return MappingProxyType(copy)
+        found = np.asarray(value)
+        if found.dtype.kind not in _NO_NUMBERS:
+            return np.array(found, dtype=np.float64)
+    except Exception as err:  # an object that gives an array may raise anything
+        raise InvalidVectorError("embedding is not a list of numbers: give one number per dimension") from err
+    raise InvalidVectorError(f"embedding is a list of {found.dtype}, not of numbers: give one number per dimension")
 
 
 def refuse_surrogates(value: str, what: str) -> None:
@@ -174,8 +181,8 @@ def refuse_surrogates(value: str, what: str) -> None:
 
 
 def shown(value: object) -> str:
-    """Name a refused value without repeating more than a few characters of it."""
-    text = repr(value) if isinstance(value, int | float | bool | None) else type(value).__name__
+    """Name a refused value without repeating text: numbers as they are, anything else by its type."""
+    text = shown_in_full(value) if isinstance(value, int | float | bool | None) else type(value).__name__
     return text[:40]
 
 
@@ -183,27 +190,33 @@ def checked_timeout(value: object) -> None:
     """Refuse what can't be a time limit.
 
     Raises:
-        InvalidSettingError: it is neither None nor finite seconds above 0.
+        InvalidSettingError: it is neither None nor seconds above 0 and up to 86,400.
     """
     if value is None:
         return
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value <= 0:  # type: ignore[operator,arg-type]  # `number` says it
-        raise InvalidSettingError(f"`timeout` is {shown(value)}: give seconds above 0, or None for the default")
+    if not number or not 0 < value <= MAX_SECONDS:  # type: ignore[operator]  # `number` says it
+        raise InvalidSettingError(
+            f"`timeout` is {shown(value)}: give seconds above 0, up to {MAX_SECONDS:g}, or None for the default"
+        )
 
 
 _MODES = get_args(SearchMode)
+_NO_NUMBERS = frozenset("bcmMSU")  # kinds of NumPy's types: booleans, complex numbers, times, bytes, text
 
 
-def refuse_search(wanted: object, mode: object, min_watermark: object) -> None:
-    """Refuse what can't say which documents a search may find, and by what.
+def checked_search(wanted: object, mode: object, min_watermark: object) -> Filter | None:
+    """Return a copy of the filter `wanted`, or None, if these can say which documents a search may find.
 
     Raises:
-        InvalidSettingError: `wanted` is no filter, `mode` is none, or `min_watermark` is no whole number from 0 up.
+        InvalidSettingError: `wanted` is no filter, `mode` is none, or `min_watermark` is no whole number from 0 to
+            2**63 - 1.
     """
-    if wanted is not None:
-        checked_filter(wanted)
     if mode not in _MODES:
         raise InvalidSettingError(f"`mode` is {shown(mode)}: give one of {', '.join(_MODES)}")
-    if isinstance(min_watermark, bool) or not isinstance(min_watermark, int) or min_watermark < 0:
-        raise InvalidSettingError(f"`min_watermark` is {shown(min_watermark)}: give a whole number from 0 up")
+    whole = isinstance(min_watermark, int) and not isinstance(min_watermark, bool)
+    if not whole or not 0 <= min_watermark <= _MAX_WATERMARK:  # type: ignore[operator]  # `whole` says it
+        raise InvalidSettingError(
+            f"`min_watermark` is {shown(min_watermark)}: give a whole number from 0 to {_MAX_WATERMARK}"
+        )
+    return None if wanted is None else checked_filter(wanted)

@@ -7,23 +7,21 @@ from typing import Any, NamedTuple
 from niruhybrid.errors import InvalidTextError
 from niruhybrid.filters import Filter
 from niruhybrid.types.checks import (
-    NO_METADATA,
-    Metadata,
     SearchMode,
     Vector,
     checked_id,
-    checked_metadata,
+    checked_search,
     checked_text,
     checked_timeout,
+    checked_title,
     checked_top_k,
     checked_vector,
-    no_metadata,
-    refuse_search,
     refuse_surrogates,
     shown,
 )
+from niruhybrid.types.metadata import NO_METADATA, Metadata, checked_metadata, kept_metadata, no_metadata
 
-__all__ = ("BufferStats", "Document", "Query", "StreamItem")
+__all__ = ("BufferStats", "Document", "Query", "StreamItem", "kept_document", "passage_of")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +32,8 @@ class Query:
         id: the caller's name for it, returned with everything that concerns it.
         text: what is asked; not blank.
         top_k: hits wanted, 1 to 1000.
-        metadata: returned unchanged with the result.
-        timeout: seconds until it is given up; None takes `processing_timeout`.
+        metadata: a JSON object, returned with the result; 1,000 values, 65,536 bytes and 32 levels at the most.
+        timeout: seconds until it is given up, up to 86,400; None takes `processing_timeout`.
         session: a newer query of the same session supersedes this one; None for no session.
         filter: what a document's metadata must say, see `niruhybrid.filters`; None for no filter.
         mode: what the search goes by.
@@ -63,7 +61,7 @@ class Query:
         checked_timeout(self.timeout)
         if self.session is not None:
             checked_id(self.session)
-        refuse_search(self.filter, self.mode, self.min_watermark)
+        object.__setattr__(self, "filter", checked_search(self.filter, self.mode, self.min_watermark))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +71,11 @@ class Document:
     Attributes:
         id: a later document with the same id takes its place.
         text: what is encoded and shown; may be empty only beside an `embedding`.
-        title: shown, and searched by words; may be empty.
-        metadata: kept and returned with every hit.
+        title: shown, and searched by words; may be empty, and has 2,000 characters at the most.
+        metadata: a JSON object, kept and returned with every hit; 1,000 values, 65,536 bytes and 32 levels at the most.
         embedding: a ready vector, `(dim,)`; made a unit vector. None has the text encoded.
-        timeout: seconds from when it is handed to the encoder's queue until it is given up; None for no deadline.
+        timeout: seconds from when it is handed to the encoder's queue until it is given up, up to 86,400; None for no
+            deadline.
 
     Raises:
         InvalidInputError: an attribute can't be used; the subclass says which.
@@ -90,6 +89,13 @@ class Document:
     timeout: float | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "metadata", checked_metadata(self.metadata))
+        checked_title(self.title)
+        checked_timeout(self.timeout)
+        self._check_content()
+
+    def _check_content(self) -> None:
+        """Check what holds for every document, whenever it was accepted."""
         checked_id(self.id)
         if self.embedding is None:
             checked_text(self.text, what="document text")
@@ -98,11 +104,29 @@ class Document:
                 raise InvalidTextError(f"document text is {shown(self.text)}: give a string")
             refuse_surrogates(self.text, "document text")
             object.__setattr__(self, "embedding", checked_vector(self.embedding))
-        if not isinstance(self.title, str):
-            raise InvalidTextError(f"document title is {shown(self.title)}: give a string")
-        refuse_surrogates(self.title, "document title")
-        object.__setattr__(self, "metadata", checked_metadata(self.metadata))
-        checked_timeout(self.timeout)
+
+
+def kept_document(id: str, text: str, title: str, metadata: object, embedding: Vector | None) -> Document:  # noqa: A002  # as everywhere
+    """Return a document that a store gives back, with a title and metadata of any size: it was accepted once.
+
+    Raises:
+        InvalidInputError: an attribute can't be used: the store is damaged.
+    """
+    document = object.__new__(Document)
+    values = {"id": id, "text": text, "title": title, "metadata": kept_metadata(metadata), "embedding": embedding}
+    for name, value in (values | {"timeout": None}).items():
+        object.__setattr__(document, name, value)
+    document._check_content()
+    return document
+
+
+def passage_of(document: Document, text: str, embedding: Vector | None = None) -> Document:
+    """Return a passage of a document: its own text, and the document's title and metadata, not copied.
+
+    Raises:
+        InvalidTextError: the text is blank, and there is no `embedding`.
+    """
+    return kept_document(document.id, text, document.title, document.metadata, embedding)
 
 
 class StreamItem(NamedTuple):

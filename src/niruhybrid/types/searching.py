@@ -6,9 +6,11 @@ from typing import Any
 
 from niruhybrid.errors import InvalidSettingError
 from niruhybrid.filters import Filter
-from niruhybrid.types.checks import SearchMode, Vector, checked_id, refuse_search, shown
+from niruhybrid.types.checks import SearchMode, Vector, checked_id, checked_search, shown
 from niruhybrid.types.items import Document
 from niruhybrid.types.results import Hit
+
+_MAX_SCORE = 1e300  # no score comes near
 
 __all__ = ("IndexEntry", "Match", "SearchRequest", "SearchResponse", "StandingQuery")
 
@@ -60,7 +62,7 @@ class SearchRequest:
     min_watermark: int = 0
 
     def __post_init__(self) -> None:
-        refuse_search(self.filter, self.mode, self.min_watermark)
+        object.__setattr__(self, "filter", checked_search(self.filter, self.mode, self.min_watermark))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +107,13 @@ class StandingQuery:
 
     def __post_init__(self) -> None:
         checked_id(self.id)
-        refuse_search(self.filter, self.mode, 0)
+        object.__setattr__(self, "filter", checked_search(self.filter, self.mode, 0))
         score, cap = self.min_score, self.per_minute
         if score is None and cap is None:
             raise InvalidSettingError("neither `min_score` nor `per_minute` is given: give one, or both")
-        if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or score != score):  # noqa: PLR0124  # NaN
-            raise InvalidSettingError(f"`min_score` is {shown(score)}: give a number")
+        number = isinstance(score, int | float) and not isinstance(score, bool)
+        if score is not None and not (number and -_MAX_SCORE <= score <= _MAX_SCORE):
+            raise InvalidSettingError(f"`min_score` is {shown(score)}: give a finite number")
         if cap is not None and (isinstance(cap, bool) or not isinstance(cap, int) or not 1 <= cap <= 1_000_000):
             raise InvalidSettingError(f"`per_minute` is {shown(cap)}: give a whole number from 1 to 1000000")
 

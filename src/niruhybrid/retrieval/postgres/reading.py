@@ -13,6 +13,7 @@ from niruhybrid.retrieval.postgres.arrays import integers, vector_of
 from niruhybrid.retrieval.postgres.connection import Rows, Statement
 from niruhybrid.retrieval.session import split
 from niruhybrid.types import Document, Hit, IndexEntry
+from niruhybrid.types.items import kept_document
 
 __all__ = ("ENTRIES", "Piece", "documents", "documents_of", "entry_of", "hits_of", "records_of")
 
@@ -50,9 +51,7 @@ def entry_of(row: tuple[Any, ...]) -> IndexEntry:
     _, name, part, start, title, metadata, encoded, words, data = row
     text, vector = encoded.decode(), vector_of(data)
     blank = not text or text.isspace()  # such a text needs a vector beside it
-    document = Document(
-        name, text, title=title.decode(), metadata=orjson.loads(metadata), embedding=vector if blank else None
-    )
+    document = kept_document(name, text, title.decode(), orjson.loads(metadata), vector if blank else None)
     return IndexEntry(document, vector, split(words.decode()), part, start)
 
 
@@ -81,4 +80,4 @@ def _document(parts: Sequence[IndexEntry]) -> Document:
     first = parts[0].document
     text = whole([Piece(one.start, one.document.text) for one in parts])
     vector = parts[0].vector if len(parts) == 1 else None
-    return Document(first.id, text, title=first.title, metadata=first.metadata, embedding=vector)
+    return kept_document(first.id, text, first.title, first.metadata, vector)
