@@ -39,7 +39,7 @@ def checked_metadata(value: object) -> Metadata:
             more than 1,000 values or 65,536 bytes as JSON, a field whose dotted name has more than 1,000 characters,
             or a number that is not finite or has more than 64 bits.
     """
-    if value is None:
+    if value is None or value is NO_METADATA:
         return NO_METADATA
     if not isinstance(value, Mapping):
         raise InvalidMetadataError(f"metadata is a {type(value).__name__}: give a JSON object")
