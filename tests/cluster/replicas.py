@@ -55,7 +55,8 @@ class LedGenerator:
 async def open_pipeline(database: str) -> Pipeline:
     """Return a pipeline over a database that all replicas share, with small batches and short lanes."""
     store = PostgresStore(database)
-    return Pipeline(HeldEncoder(), store, LedGenerator(), streaming=StreamingConfig(batch_size=4, queue_size=8))
+    config = StreamingConfig(batch_size=4, queue_size=8, processing_timeout=600.0, hang_timeout=600.0)  # tests hold it
+    return Pipeline(HeldEncoder(), store, LedGenerator(), streaming=config)
 
 
 class Led:
