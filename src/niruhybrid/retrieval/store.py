@@ -89,7 +89,7 @@ class EmbeddedStore:
         """
         if not entries:
             return self._watermark()
-        change = Upsert(entries)
+        change = Upsert(entries, lambda: self._standing.awaited)
         self._commits.run(change)
         return change.watermark
 
