@@ -192,3 +192,12 @@ def test_versions_that_are_gone_leave_nothing_behind() -> None:
     assert all(len(column.values) < 2000 for column in snapshot.columns.fields.values())
     wanted = {"range": {"updated": {"gt": "2026-01-01T00:00:011900"}}}
     assert np.count_nonzero(snapshot.passing(wanted)) == 100
+
+
+def test_values_of_a_change_that_was_given_up_are_forgotten_too() -> None:
+    one, lost = passage(1, 1), passage(2, 2)
+    snapshot = Snapshot.empty(0).changed(1, {}, additions([one], [1]))
+    snapshot.changed(2, {}, additions([lost], [2]))
+    made = snapshot.compacted(never)
+    assert set(made.lexical.vocabulary) == set(one.terms)
+    assert [value for _, value in made.columns.fields["stamp"].values] == [one.metadata["stamp"]]

@@ -92,7 +92,8 @@ class Column:
         codes, used = self.codes.items[kept], np.zeros(len(self.strings), np.bool_)
         used[codes] = True
         moved = replace(self, slots=Growing.of(slots[kept]), codes=Growing.of(codes))
-        return moved if used.all() else _without_values(moved, used)
+        all_used = len(self.values) == len(used) and used.all()  # else a change that was given up has left some
+        return moved if all_used else _without_values(moved, used)
 
     def late_entries(self, first: int) -> list[tuple[int, Value]]:
         """Return the slots from `first` on, ascending, with their values."""
