@@ -147,6 +147,21 @@ def test_many_vectors_are_searched_through_a_sieve_that_loses_next_to_nothing() 
 
 
 @pytest.mark.slow
+def test_recall_holds_however_many_are_wanted() -> None:
+    index = empty().changed(clustered(EXACT + 8000, seed=1, dim=64))
+    sieved = index.sieved(all_of(index), never)
+    queries = clustered(20, seed=2, dim=64)
+    exact = queries @ sieved.vectors.items.T
+    for top_k in (10, 300, 1000):
+        depth = max(100, 4 * top_k)  # as a search looks
+        shares = []
+        for seen, scores in zip(search(sieved, queries, [depth] * 20), exact, strict=True):
+            best = np.argsort(-scores)[:top_k].tolist()
+            shares.append(len(seen.keys() & set(best)) / top_k)
+        assert np.mean(shares) >= 0.98, top_k
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "least"), [(0.9, 0.97), (0.5, 1.0), (0.001, 1.0)])
 def test_a_filter_costs_no_recall(share: float, least: float) -> None:
     index = empty().changed(clustered(EXACT + 8000, seed=1))

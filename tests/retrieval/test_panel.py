@@ -10,7 +10,7 @@ from niruhybrid.retrieval import panel
 from niruhybrid.retrieval.lexical import LexicalIndex
 from niruhybrid.retrieval.panel import Panel
 from niruhybrid.retrieval.store import EmbeddedStore
-from niruhybrid.types import Document, IndexEntry, SearchRequest, StandingQuery, Vector
+from niruhybrid.types import Document, IndexEntry, Match, SearchMode, SearchRequest, StandingQuery, Vector
 
 WORDS = ["ash", "birch", "cedar", "fir", "oak", "pine"]
 TERMS = st.lists(st.sampled_from(WORDS), max_size=5)
@@ -84,3 +84,56 @@ def test_pairs_are_those_of_a_search(
         if abs(score - least[at[0]]) > 1e-5:  # rounding decides there
             assert (at in got) == (score >= least[at[0]]), (at, score)
     assert got == pytest.approx({at: expected[at] for at in got}, abs=1e-5)
+
+
+def passages(rng: np.random.Generator, name: str, first: int, count: int) -> list[IndexEntry]:
+    """Return consecutive passages of a document, from a part on."""
+    made = []
+    for part in range(first, first + count):
+        vector = rng.standard_normal(7).astype(np.float32)
+        terms = [str(word) for word in rng.choice(WORDS, rng.integers(0, 9))]
+        made.append(IndexEntry(Document(name, "x"), vector / np.linalg.norm(vector), terms, part, part))
+    return made
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_of_documents_of_several_passages_a_standing_query_hears_what_a_search_finds(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    told: dict[str, dict[str, float]] = {}
+    modes: list[SearchMode] = ["hybrid", "dense", "lexical"]
+    with EmbeddedStore(config=StoreConfig(dense_weight=0.7)) as store:
+        waiting = []
+        for n in range(9):
+            vector = rng.standard_normal(7).astype(np.float32)
+            terms = [str(word) for word in rng.choice([*WORDS, "unknown"], rng.integers(1, 4))]
+            waiting.append(StandingQuery(f"q{n}", vector / np.linalg.norm(vector), terms, 0.1, mode=modes[n % 3]))
+
+            def tell(match: Match) -> None:
+                told.setdefault(match.query_id, {})[match.hit.id] = match.hit.score
+
+            store.subscribe(waiting[-1], tell)
+        parts: dict[str, int] = {}
+        for _ in range(12):
+            told.clear()
+            batch, changed = list[IndexEntry](), {f"d{n}" for n in rng.integers(0, 8, 3)}
+            for name in sorted(changed):
+                first = int(rng.integers(0, parts.get(name, 0) + 1))
+                count = int(rng.integers(1, 4))
+                batch += passages(rng, name, first, count)
+                parts[name] = first + count
+            if rng.random() < 0.2 and (gone := sorted(parts.keys() - changed)[:1]):
+                store.delete(gone)
+                parts.pop(gone[0])
+            store.upsert(batch)
+            new = {(entry.document.id, entry.start) for entry in batch}
+            for query in waiting:
+                request = SearchRequest(query.vector, query.terms, 100, mode=query.mode)
+                [answer] = store.search([request])
+                heard = told.get(query.id, {})
+                for hit in answer.hits:
+                    if (hit.id, hit.span[0]) in new and abs(hit.score - 0.1) > 1e-5:  # else an older passage is best
+                        assert (hit.id in heard) == (hit.score >= 0.1)
+                        assert heard.get(hit.id, hit.score) == pytest.approx(hit.score, abs=1e-6)
+                assert heard.keys() <= {hit.id for hit in answer.hits}

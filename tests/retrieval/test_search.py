@@ -55,6 +55,13 @@ def test_documents_that_share_the_metadata_field_are_one_as_well() -> None:
     assert found(snapshot_of([0.5, 0.8, 0.7, 0.9], [1, 1, 3, 4], metadata), 10) == [4, 3]
 
 
+def test_only_strings_in_the_metadata_field_make_documents_one() -> None:
+    same = [True, 7, 7.5, None, ["a"], {"name": "a"}]
+    metadata: list[Metadata] = [{"document": value} for value in same for _ in range(2)]
+    cosines = [0.9 - n / 100 for n in range(len(metadata))]
+    assert found(snapshot_of(cosines, [], metadata), 50) == list(range(1, len(metadata) + 1))
+
+
 def test_a_document_of_very_many_passages_does_not_crowd_out_the_others() -> None:
     cosines = [0.9] * 500 + [0.5, 0.4, 0.3]
     assert found(snapshot_of(cosines, [1] * 500 + [501, 502, 503]), 3) == [1, 501, 502]

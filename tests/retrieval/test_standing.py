@@ -1,7 +1,10 @@
 """Who is told of what: the cap, receivers that misbehave, subscriptions that come and go."""
 
+import gc
 import logging
 import threading
+import tracemalloc
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -204,3 +207,36 @@ def test_a_quiet_minute_lets_anything_pass_again() -> None:
     assert not quotas.admit(0, 0.2, 30.0)
     assert quotas.admit(0, 0.2, 120.0)
     assert quotas.least(400.0).tolist() == [0.1]
+
+
+def test_those_who_left_leave_nothing_behind(listener: Listener) -> None:
+    listener.queries.add(waiting(), listener.told.append, 2)
+
+    def come_and_go(names: range) -> int:
+        for n in names:
+            terms = [f"{n} {word}" for word in range(20)]
+            listener.queries.add(StandingQuery(f"q{n}", at(1.0), terms, 0.5), listener.told.append, 2)()
+        listener.hears(0.9)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        first = come_and_go(range(100))
+        assert come_and_go(range(100, 1100)) < first + 200_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_when_all_have_left_their_functions_are_let_go() -> None:
+    queries = StandingQueries(0.7)
+
+    def hears(match: Match) -> None:
+        raise AssertionError(match)
+
+    known = weakref.ref(hears)
+    end = queries.add(waiting(), hears, 2)
+    end()
+    del end, hears
+    gc.collect()
+    assert known() is None

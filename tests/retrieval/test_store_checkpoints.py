@@ -137,3 +137,11 @@ def test_a_small_store_needs_no_checkpoint(tmp_path: Path) -> None:
     with EmbeddedStore(tmp_path / "store") as store:
         store.upsert([entry(1)])
     assert files(tmp_path / "store") == []
+
+
+def test_a_store_with_brackets_in_its_name_leaves_the_index_of_another_alone(tmp_path: Path) -> None:
+    paths = [tmp_path / "notes1.db", tmp_path / "notes[1].db"]
+    for path in (*paths, paths[1]):
+        with EmbeddedStore(path) as store:
+            store.upsert([IndexEntry(Document(f"d{n}", "x"), vector(0), ["x"]) for n in range(1100)])
+    assert [len(list(tmp_path.glob(f"{name}.index-*"))) for name in ("notes1.db", "notes[[]1[]].db")] == [1, 1]

@@ -105,7 +105,7 @@ class Candidates:
         for at, (slots, scores) in worded.items():
             words = self._asked[at].words
             documents, places = np.unique(owners[at], return_inverse=True)
-            theirs = snapshot.lexical.together(words, known.some(documents), snapshot.owners.items, snapshot.documents)
+            theirs = snapshot.lexical.together(words, known.some(documents))
             theirs *= np.float32(words.norm)
             whole[at] = slots, (scores + theirs[places]) / np.float32(2.0)
         return whole

@@ -3,7 +3,7 @@
 A change is prepared by the thread that asks for it, and applied by whichever thread commits, perhaps more than once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -82,19 +82,21 @@ class Upsert:
 
     Args:
         entries: as the store's `upsert` has them, at least one.
+        awaited: says, when the change is applied, whether anybody waits for its news.
 
     Attributes:
         watermark: see `Change`.
-        news: see `Change`.
+        news: see `Change`; None too if nobody waits for it.
 
     Raises:
         InvalidPassageError: the entries themselves leave a gap in a document.
         InvalidVectorError: vectors differ in length, or one is not finite.
     """
 
-    def __init__(self, entries: Sequence[IndexEntry]) -> None:
+    def __init__(self, entries: Sequence[IndexEntry], awaited: Callable[[], bool]) -> None:
         self.watermark = 0
         self.news: News | None = None
+        self._awaited = awaited
         self._made = Prepared.of(entries)
 
     def apply(self, session: Session, state: Snapshot) -> Snapshot:
@@ -109,16 +111,16 @@ class Upsert:
         refuse_dimension(made.vectors, before.dimension)
         rows = range(before.last_row + 1, before.last_row + 1 + len(made.entries))
         owners, removed, fresh = self._places(session, rows)
+        earlier = self._earlier(session) if self._awaited() else None
         session.remove(removed)
         session.insert(self._records(rows), owners, made.joined, made.vectors)
         after = State(before.watermark + 1, rows[-1], before.documents + fresh, made.vectors.shape[1])
         added = Additions(rows, made.vectors, made.terms, made.as_kept, owners)
         changed = state.changed(after.watermark, removed, added)
         session.advance(after)
-        self.watermark, self.news = (
-            after.watermark,
-            News(made.entries, made.vectors, made.terms, after.watermark, changed.lexical),
-        )
+        self.watermark, self.news = after.watermark, None
+        if earlier is not None:
+            self.news = News(made.entries, made.vectors, made.terms, after.watermark, changed.lexical, earlier)
         return changed
 
     def _places(self, session: Session, rows: range) -> tuple[list[int], dict[int, list[str]], int]:
@@ -136,6 +138,11 @@ class Upsert:
             removed.update(replaced)
             owners += [owner] * len(run)
         return owners, removed, fresh
+
+    def _earlier(self, session: Session) -> dict[str, list[list[str]]]:
+        """Return, of documents that are continued, the terms of the passages that stay before the new ones."""
+        continued = [(name, run[0].part) for name, run in self._made.runs.items() if run[0].part]
+        return {name: [terms for _, terms in session.parts(name)[:part]] for name, part in continued}
 
     def _records(self, rows: range) -> list[Record]:
         return [

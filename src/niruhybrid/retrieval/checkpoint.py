@@ -8,6 +8,8 @@ that was put back never meets a file of another history. A file that is missing 
 
 import secrets
 from collections.abc import Mapping
+from glob import escape
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -20,13 +22,14 @@ from niruhybrid.retrieval.columns import Column, Columns
 from niruhybrid.retrieval.dense import DenseIndex
 from niruhybrid.retrieval.growing import Growing
 from niruhybrid.retrieval.lexical import LexicalIndex
+from niruhybrid.retrieval.ordering import Ordering
 from niruhybrid.retrieval.postings import Postings
 from niruhybrid.retrieval.sieve import Sieve
 from niruhybrid.retrieval.snapshot import Snapshot
 
 __all__ = ("CheckpointError", "file_of", "read", "remove_others", "write")
 
-_MAGIC = b"NIRUIX03"
+_MAGIC = b"NIRUIX04"
 _SEPARATOR = "\x1f"  # never in a term that comes from the log
 _ROOM = 1.25  # arrays are read with room to grow, or the first write would copy them
 
@@ -44,7 +47,7 @@ def file_of(store: Path, name: str) -> Path:
 
 def remove_others(store: Path, name: str | None) -> None:
     """Remove all checkpoints of a store but one."""
-    for path in store.parent.glob(f"{store.name}.index-*"):
+    for path in store.parent.glob(f"{escape(store.name)}.index-*"):
         if name is None or path != file_of(store, name):
             path.unlink(missing_ok=True)
 
@@ -121,22 +124,28 @@ def _taken_apart(snapshot: Snapshot) -> tuple[dict[str, Any], Arrays]:
         "vectors": dense.vectors.items,
         "lengths": lexical.lengths.items,
         "frequencies": lexical.frequencies,
+        "repeats": lexical.repeats,
         "vocabulary": np.frombuffer(_SEPARATOR.join(lexical.vocabulary).encode(), np.uint8),
     }
     facts: dict[str, Any] = {"watermark": snapshot.watermark, "slots": len(snapshot.rows), "learnt": None}
+    facts["documents"] = snapshot.documents
     if dense.sieve is not None:
         arrays["sieve"], facts["learnt"] = dense.sieve.saved(), dense.sieve.learnt
     facts["parts"] = [(part.span.start, part.span.stop, part.average, list(part.common)) for part in lexical.parts]
     for at, part in enumerate(lexical.parts):
         arrays |= {f"part {at} {name}": getattr(part, name) for name in _PART}
-    facts["columns"] = [(name, len(one.slots), list(one.values)) for name, one in snapshot.columns.fields.items()]
+    facts["columns"] = [
+        (name, len(one.slots), list(islice(one.values, len(one.strings))))
+        for name, one in snapshot.columns.fields.items()
+    ]
     for at, column in enumerate(snapshot.columns.fields.values()):
         arrays |= {f"column {at} {name}": getattr(column, name).items for name in _COLUMN}
+        arrays[f"order {at} strings"], arrays[f"order {at} numbers"] = column.order.codes()
     return facts, arrays
 
 
 _PART = ("terms", "starts", "slots", "counts", "table", "rough", "tops")
-_COLUMN = ("numbers", "slots", "codes")
+_COLUMN = ("slots", "codes")
 
 
 def _put_together(facts: Mapping[str, Any], arrays: Arrays) -> Snapshot:
@@ -158,7 +167,9 @@ def _put_together(facts: Mapping[str, Any], arrays: Arrays) -> Snapshot:
         parts,
         arrays["frequencies"],
         Growing.of(arrays["lengths"], slots),
-        live.items,
+        live=live.items,
+        repeats=arrays["repeats"],
+        owners=facts["documents"],
     )
     sieve = None if facts["learnt"] is None else Sieve.loaded(arrays["sieve"], facts["learnt"])
     columns = {name: _column(at, size, values, arrays) for at, (name, size, values) in enumerate(facts["columns"])}
@@ -170,6 +181,7 @@ def _put_together(facts: Mapping[str, Any], arrays: Arrays) -> Snapshot:
 
 def _column(at: int, size: int, values: list[tuple[str, Any]], arrays: Arrays) -> Column:
     codes = {(kind, value): code for code, (kind, value) in enumerate(values)}
-    numbers = Growing.of(arrays[f"column {at} numbers"], len(values))
-    slots, held = (Growing.of(arrays[f"column {at} {name}"], size) for name in ("slots", "codes"))
-    return Column(codes, numbers, slots, held)
+    strings = Growing.of(np.array([kind == "string" for kind, _ in values], np.bool_))
+    order = Ordering.of([value for _, value in values], arrays[f"order {at} strings"], arrays[f"order {at} numbers"])
+    slots, held = (Growing.of(arrays[f"column {at} {name}"], size) for name in _COLUMN)
+    return Column(codes, strings, order, slots, held)

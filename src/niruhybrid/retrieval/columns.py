@@ -4,8 +4,7 @@ Like all derived indexes it is a value: a change makes a new one and leaves the 
 documents that have it only, so that many rare fields cost no more than a few common ones.
 """
 
-import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Self
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from niruhybrid.filters import Filter
 from niruhybrid.retrieval.growing import Growing
+from niruhybrid.retrieval.ordering import Ordering
 from niruhybrid.types import Metadata
 
 __all__ = ("Column", "Columns", "Value", "field_value", "field_values")
@@ -23,36 +23,30 @@ Mask = NDArray[np.bool_]
 Value = tuple[str, Any]
 """A kind and a value, so that 1 is not true: `number`, `string`, `bool`, `null`; `container`, there without a value."""
 
-_NOT_SINGLE: tuple[Value, ...] = (("container", None), ("null", None))
-
-_COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
-    "gt": operator.gt,
-    "gte": operator.ge,
-    "lt": operator.lt,
-    "lte": operator.le,
-}
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Column:
     """One field.
 
     Attributes:
-        values: code of each value; shared by all states, none is ever taken away.
-        numbers: the value of each code, NaN for what is no number.
+        values: code of each value, ascending. States that follow each other share it and it only grows, so it may
+            have more values than this state knows; closing up gaps starts a new one without the values that are gone.
+        strings: `(values,)`, whether each known value is a string.
+        order: the known values in ascending order.
         slots: documents that have the field, ascending, once for each value.
         codes: the value each of them has.
     """
 
     values: dict[Value, int]
-    numbers: Growing[np.float64]
+    strings: Growing[np.bool_]
+    order: Ordering
     slots: Growing[np.int32]
     codes: Growing[np.int32]
 
     @classmethod
     def empty(cls) -> Self:
         """Return a field that no document has."""
-        return cls({}, Growing.empty(np.float64), Growing.empty(np.int32), Growing.empty(np.int32))
+        return cls({}, Growing.empty(np.bool_), Ordering(), Growing.empty(np.int32), Growing.empty(np.int32))
 
     def extended(self, entries: Iterable[tuple[int, Value]]) -> Self:
         """Return the field with more documents, ascending, and their values."""
@@ -60,12 +54,12 @@ class Column:
         for slot, value in entries:
             slots.append(slot)
             codes.append(self.values.setdefault(value, len(self.values)))
-        known = len(self.numbers)
+        known = len(self.strings)
         fresh = list(islice(reversed(self.values), len(self.values) - known))[::-1]
-        numbers = [float(value) if kind == "number" else np.nan for kind, value in fresh]
         return replace(
             self,
-            numbers=self.numbers.extended(numbers),
+            strings=self.strings.extended([kind == "string" for kind, _ in fresh]),
+            order=self.order.extended(known, fresh) if fresh else self.order,
             slots=self.slots.extended(slots),
             codes=self.codes.extended(codes),
         )
@@ -76,20 +70,45 @@ class Column:
         if len(codes) == 1:
             found: NDArray[np.int32] = self.slots.items[self.codes.items == codes[0]]
             return found
-        wanted = np.zeros(len(self.values) + 1, np.bool_)
-        wanted[codes] = True
-        return self.slots.items[wanted[self.codes.items]]
+        return self._coded(np.array(codes, np.intp))
 
     def between(self, bounds: Mapping[str, Any]) -> NDArray[np.int32]:
         """Return the slots with a value between bounds of one kind."""
-        if isinstance(next(iter(bounds.values())), str):
-            strings = [value for value in list(self.values) if value[0] == "string"]
-            return self.having(value for value in strings if _within(value[1], bounds))
-        numbers = self.numbers.items[self.codes.items]
-        kept = ~np.isnan(numbers)
-        for name, bound in bounds.items():
-            kept &= _COMPARE[name](numbers, bound)
-        return self.slots.items[kept]
+        return self._coded(self.order.between(bounds))
+
+    def compacted(self, places: NDArray[np.int32]) -> "Column | None":
+        """Return the field with documents in other slots, and without values that none of them has.
+
+        Args:
+            places: new slot of each old one; below 0 for a document that is gone.
+
+        Returns:
+            The field; None if no document has it.
+        """
+        slots = places[self.slots.items]
+        kept = slots >= 0
+        if not kept.any():
+            return None
+        codes, used = self.codes.items[kept], np.zeros(len(self.strings), np.bool_)
+        used[codes] = True
+        moved = replace(self, slots=Growing.of(slots[kept]), codes=Growing.of(codes))
+        all_used = len(self.values) == len(used) and used.all()  # else a change that was given up has left some
+        return moved if all_used else _without_values(moved, used)
+
+    def late_entries(self, first: int) -> list[tuple[int, Value]]:
+        """Return the slots from `first` on, ascending, with their values."""
+        start = int(self.slots.items.searchsorted(first))
+        if start == len(self.slots):
+            return []
+        names = list(self.values)
+        late = zip(self.slots.items[start:].tolist(), self.codes.items[start:].tolist(), strict=True)
+        return [(slot, names[code]) for slot, code in late]
+
+    def _coded(self, codes: NDArray[Any]) -> NDArray[np.int32]:
+        """Return the slots whose values have one of the codes."""
+        wanted = np.zeros(len(self.values) + 1, np.bool_)
+        wanted[codes] = True
+        return self.slots.items[wanted[self.codes.items]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,19 +133,26 @@ class Columns:
         return type(self)({**self.fields, **longer})
 
     def compacted(self, live: Mask) -> Self:
-        """Return the columns with the slots of documents that are gone closed up."""
-        places = np.where(live, np.cumsum(live) - 1, -1)
-        fields = {}
-        for name, column in self.fields.items():
-            slots = places[column.slots.items]
-            kept = slots >= 0
-            if kept.any():
-                fields[name] = replace(
-                    column,
-                    slots=Growing.of(slots[kept].astype(np.int32)),
-                    codes=Growing.of(column.codes.items[kept]),
-                )
-        return type(self)(fields)
+        """Return the columns with the slots of documents that are gone closed up, and without values only they had."""
+        places = np.where(live, np.cumsum(live) - 1, -1).astype(np.int32)
+        fields = {name: column.compacted(places) for name, column in self.fields.items()}
+        return type(self)({name: column for name, column in fields.items() if column is not None})
+
+    def followed_by(self, after: Self, first: int, shift: int) -> Self:
+        """Return the columns that these become by changes that were made meanwhile.
+
+        Args:
+            after: what the columns have become that these were made from, by `compacted`.
+            first: the first slot, in `after`, of a document that was added meanwhile.
+            shift: how far down its slot is here.
+        """
+        late = {name: column.late_entries(first) for name, column in after.fields.items()}
+        longer = {
+            name: self.fields.get(name, Column.empty()).extended((slot - shift, value) for slot, value in entries)
+            for name, entries in late.items()
+            if entries
+        }
+        return type(self)({**self.fields, **longer})
 
     def passing(self, wanted: Filter, size: int) -> Mask:
         """Return which of the first `size` slots a checked filter lets through, `(size,)`."""
@@ -152,15 +178,14 @@ class Columns:
         return _mask(column.between(value), size)
 
     def groups(self, field: str, slots: NDArray[Any]) -> NDArray[Any]:
-        """Return a number for each of the slots, `(n,)`: those with one value in a field share it; -1 without one."""
+        """Return a number for each of the slots, `(n,)`: those with the same string in a field share it; else -1."""
         column = self._column(field)
         known = column.slots.items
         if not len(known) or not len(slots):
             return np.full(len(slots), -1)
         at = np.minimum(np.searchsorted(known, slots), len(known) - 1)
         codes = column.codes.items[at]
-        has = (known[at] == slots) & ~np.isin(codes, [column.values.get(none, -1) for none in _NOT_SINGLE])
-        return np.where(has, codes, -1)
+        return np.where((known[at] == slots) & column.strings.items[codes], codes, -1)
 
     def _column(self, field: str) -> Column:
         return self.fields.get(field) or Column.empty()
@@ -193,8 +218,17 @@ def field_value(value: Any) -> Value:
     return ("string", value) if isinstance(value, str) else ("number", value)
 
 
-def _within(value: str, bounds: Mapping[str, str]) -> bool:
-    return all(_COMPARE[name](value, bound) for name, bound in bounds.items())
+def _without_values(column: Column, used: Mask) -> Column:
+    """Return a column with a table of its own, of the values that are used."""
+    places = np.where(used, np.cumsum(used) - 1, -1).astype(np.int32)
+    names = list(column.values)
+    return replace(
+        column,
+        values={names[old]: new for new, old in enumerate(np.flatnonzero(used).tolist())},
+        strings=Growing.of(column.strings.items[used]),
+        order=column.order.kept(places),
+        codes=Growing.of(places[column.codes.items]),
+    )
 
 
 def _mask(slots: NDArray[np.int32], size: int) -> Mask:

@@ -2,8 +2,9 @@
 
 Like all derived indexes it is a value: a change makes a new one and leaves the old as it was. Vectors are known by
 slot, their place in the order of writing. From 16,384 on a `Sieve` picks the candidates among all but the newest, which
-are always compared; all scores are exact. Searches that may find fewer documents than that look at the signs of each,
-and compare the likely ones.
+are always compared; all scores are exact. The more documents a search wants, the more the sieve looks at; where that
+would be half of all, every vector is compared instead. Searches that may find fewer documents than 16,384 look at the
+signs of each, and compare the likely ones.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -128,6 +129,8 @@ class DenseIndex:
             return self._compared(queries, wanted, allowed)
         if np.count_nonzero(allowed) <= EXACT:
             return self._likely(queries, wanted, np.flatnonzero(allowed))
+        if not sieve.worthwhile(wanted):
+            return self._compared(queries, wanted, allowed)
         found = sieve.search(queries, wanted, allowed[: sieve.covered])
         if not self.unsieved:
             return [slots[slots >= 0] for slots in found]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from niruhybrid.retrieval.asked import Asked, Scored
 from niruhybrid.retrieval.dense import all_products
 from niruhybrid.retrieval.fusion import summed
-from niruhybrid.retrieval.lexical import LexicalIndex, LexicalQuery, query_weights
+from niruhybrid.retrieval.lexical import LexicalIndex, LexicalQuery
 from niruhybrid.retrieval.matching import roughly_highest
 from niruhybrid.retrieval.postings import average_length, saturation, spread
 from niruhybrid.retrieval.siblings import Siblings
@@ -132,44 +132,37 @@ class _Together:
     """What terms add to each document, all its passages as one; see `LexicalIndex.together`.
 
     Attributes:
+        lexical: weighs terms.
         table: the same of passages.
         slots: `(n,)`, the passages of documents that have several.
         places: `(n,)`, the slot of the first passage of each one's document.
         shares: `(t, slots)`, BM25 of a term of weight 1: of a document, at the slot of its first passage.
-        spread: `(t,)`, documents that have a term over passages that have it.
-        documents: how many there are.
     """
 
+    lexical: LexicalIndex
     table: _Table
     slots: Ints
     places: Ints
     shares: Floats
-    spread: NDArray[np.float64]
-    documents: int
 
     @classmethod
     def of(cls, snapshot: Snapshot, table: _Table) -> Self:
-        owners, count = snapshot.owners.items, snapshot.documents
-        several = np.unique(owners[snapshot.rows.items != owners])
-        together = Siblings.of(several, owners, np.ones(len(owners), np.bool_))  # those that are gone, too
+        owners, live = snapshot.owners.items, snapshot.live.items
+        several = np.unique(owners[(snapshot.rows.items != owners) & live])
+        together = Siblings.of(several, owners, live)
         slots, firsts = together.slots, together.slots[together.starts[:-1]]
-        some = table.counts[:, slots]
-        sums = together.sums(some)
-        passages = np.count_nonzero(table.counts, axis=1)
-        have = passages - np.count_nonzero(some, axis=1) + np.count_nonzero(sums, axis=1)
-        live = snapshot.live.items[slots]
         counts, lengths = table.counts.copy(), snapshot.lexical.lengths.items.copy()
-        counts[:, firsts] = sums if live.all() else together.sums(some * live)
-        lengths[firsts] = together.sums(lengths[slots] * live)
-        shares = saturation(counts, spread(lengths, average_length(snapshot.lexical.total, count)))
+        if len(slots):
+            counts[:, firsts] = together.sums(counts[:, slots])
+            lengths[firsts] = together.sums(lengths[slots])
+        average = average_length(snapshot.lexical.total, snapshot.documents)
         places = np.repeat(firsts, np.diff(together.starts))
-        return cls(table, slots, places, shares, have / np.maximum(passages, 1), count)
+        return cls(snapshot.lexical, table, slots, places, saturation(counts, spread(lengths, average)))
 
     def mean(self, own: Floats, query: LexicalQuery) -> Floats:
         """Return the means of what passages score and of what their documents do, each as a share of its norm."""
         rows = self.table.rows(query)
-        have = np.clip(query.have * self.spread[rows], np.minimum(query.have, 1), self.documents)
-        weights, norm = query_weights(query.times, have, query.strange, self.documents)
+        weights, norm = self.lexical.document_weights(query)
         theirs = _weighed(weights, self.shares, rows)
         theirs[self.slots] = theirs[self.places]
         theirs *= np.float32(query.norm / norm)

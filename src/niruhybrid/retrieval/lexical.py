@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from niruhybrid.retrieval.fusion import term_norm
 from niruhybrid.retrieval.growing import Growing
 from niruhybrid.retrieval.journal import GONE, Entries, Journal
-from niruhybrid.retrieval.matching import Collection, Enough, Weighed, best, best_matches, entries, occurrences
+from niruhybrid.retrieval.matching import Collection, Enough, Weighed, best, best_matches, entries, having, occurrences
 from niruhybrid.retrieval.postings import K1, MOST_COUNTED, Postings, average_length, merged, saturation, spread
+from niruhybrid.retrieval.repeats import Owned, Owners, changed_repeats
 from niruhybrid.retrieval.siblings import Siblings
 
 __all__ = ("MAX_QUERY_TERMS", "LexicalIndex", "LexicalQuery", "query_weights", "term_weights")
@@ -65,19 +66,24 @@ class LexicalIndex:
     """Which documents have which terms.
 
     Attributes:
-        vocabulary: number of each term; shared by all states, none is ever taken away.
+        vocabulary: number of each term. States that follow each other share it and it only grows, so it may have more
+            terms than this state knows; `compacted` starts a new one, of the terms that documents have.
         parts: the postings, of ascending slots.
         frequencies: documents that have each term, by its number, when the last part was made.
+        repeats: by its number, how many more passages than documents have each term now; 0 behind the last one.
         lengths: terms of each document, by slot.
-        documents: how many there are.
+        documents: how many there are, each passage being one.
+        owners: how many there are, all passages of one being one.
         total: terms of all documents.
     """
 
     vocabulary: dict[str, int]
     parts: tuple[Postings, ...]
     frequencies: Ints
+    repeats: Ints
     lengths: Growing[np.float32]
     documents: int
+    owners: int
     total: int
     _journal: Journal
 
@@ -88,14 +94,28 @@ class LexicalIndex:
         parts: Sequence[Postings] = (),
         frequencies: Ints | None = None,
         lengths: Growing[np.float32] | None = None,
+        *,
         live: Allowed | None = None,
+        repeats: Ints | None = None,
+        owners: int | None = None,
     ) -> Self:
-        """Return an index of given postings, of which the documents that are `live` are there, or an empty one."""
+        """Return an index of given postings, of which the documents that are `live` are there, or an empty one.
+
+        Without `repeats` and `owners` each passage is a document of its own.
+        """
         known = Growing[np.float32].empty(np.float32) if lengths is None else lengths
         counted = np.zeros(0, np.int32) if frequencies is None else frequencies
         there = known.items[live] if live is not None else known.items
         return cls(
-            vocabulary, tuple(parts), counted, known, len(there), int(there.sum(dtype=np.float64)), Journal.blank()
+            vocabulary,
+            tuple(parts),
+            counted,
+            np.zeros(0, np.int32) if repeats is None else repeats,
+            known,
+            len(there),
+            len(there) if owners is None else owners,
+            int(there.sum(dtype=np.float64)),
+            Journal.blank(),
         )
 
     @property
@@ -108,29 +128,47 @@ class LexicalIndex:
         """Entries of the postings, and room in their tables."""
         return sum(map(len, self.parts))
 
-    def changed(self, removed: Mapping[int, Iterable[str]], added: Sequence[Sequence[str]]) -> Self:
+    @property
+    def numbering(self) -> object:
+        """What gives terms their numbers: these are good as long as it is the same object."""
+        return self.vocabulary
+
+    def changed(
+        self, removed: Mapping[int, Iterable[str]], added: Sequence[Sequence[str]], owners: Owners | None = None
+    ) -> Self:
         """Return the index after a change.
 
         Args:
             removed: slots to forget, each with its terms; each must be there.
             added: terms of each new document, in the order of the slots that follow the last one.
+            owners: whose passages these are; None if each is a document of its own, those removed too.
         """
         entries: list[tuple[int, int, int]] = []
         numbers = self.vocabulary
         for terms in removed.values():
             entries += ((numbers[term], GONE, 0) for term in set(terms))
+        gone = len(entries)
         for slot, terms in enumerate(added, start=len(self.lengths)):
             for term, count in Counter(terms).items():
                 entries.append((numbers.setdefault(term, len(numbers)), slot, min(count, MOST_COUNTED)))
-        columns = zip(*entries, strict=True) if entries else ((), (), ())
+        columns = tuple(zip(*entries, strict=True)) if entries else ((), (), ())
         sizes = [len(terms) for terms in added]
         lost = sum(int(self.lengths.items[slot]) for slot in removed)
+        repeats = self.repeats
+        if owners is not None and entries:
+            sizes_removed = [len(set(terms)) for terms in removed.values()]
+            before = Owned(np.array(columns[0][:gone]), np.repeat(owners.removed, sizes_removed))
+            places = np.array(columns[1][gone:], np.intp) - len(self.lengths)
+            after = Owned(np.array(columns[0][gone:]), np.asarray(owners.added, np.int64)[places])
+            repeats = changed_repeats(repeats, before, after, self._kept(before, after, owners))
         return type(self)(
             numbers,
             self.parts,
             self.frequencies,
+            repeats,
             self.lengths.extended(sizes),
             self.documents - len(removed) + len(added),
+            self.owners + (len(added) - len(removed) if owners is None else owners.difference),
             self.total - lost + sum(sizes),
             self._journal.extended(*columns),
         )
@@ -214,47 +252,50 @@ class LexicalIndex:
             for query, limit, may, more, least in zip(queries, limits, allowed, some, need, strict=True)
         ]
 
-    def together(self, query: LexicalQuery, some: Siblings, owners: Ints, documents: int) -> Floats:
+    def together(self, query: LexicalQuery, some: Siblings) -> Floats:
         """Return the scores of documents as if all passages of each were one, `(d,)`, as shares of the query's length.
 
         Terms weigh by how many documents have them: one that most have counts little, however few passages have it.
-        That is reckoned from how many passages have it now, and how many documents share these in the postings and the
-        journal: exact while nothing was removed since these were made and no document is in several of them.
 
         Args:
             query: what `weighed` returned.
             some: documents, each with its passages, in this index.
-            owners: `(slots,)`, what the passages of one document share, 0 or above.
-            documents: how many there are in all.
 
         Returns:
             Scores over the query's length, `fusion.term_norm` of the weights that its terms have among documents.
         """
         if not len(some.owners) or not len(query.terms):
             return np.zeros(len(some.owners), np.float32)
-        found = occurrences(self._collection(None), _in_matching(query), some.slots, owners)
-        share = found.documents / np.maximum(found.passages, 1)
-        have = np.clip(query.have * share, np.minimum(query.have, 1), documents)
-        weights, norm = query_weights(query.times, have, query.strange, documents)
-        counts = some.sums(found.counts)
+        weights, norm = self.document_weights(query)
+        counts = some.sums(occurrences(self._collection(None), _in_matching(query), some.slots))
         lengths = some.sums(self.lengths.items[some.slots])
-        shares = saturation(counts, spread(lengths, average_length(self.total, documents)))
+        shares = saturation(counts, spread(lengths, average_length(self.total, self.owners)))
         shares *= weights[:, None]
         scores: Floats = shares.sum(axis=0)
         scores /= np.float32(norm)
         return scores
 
+    def document_weights(self, query: LexicalQuery) -> tuple[Floats, float]:
+        """Return how much each of a query's terms counts among whole documents, and their `fusion.term_norm`."""
+        have = query.have - _at(self.repeats, query.terms)
+        return query_weights(query.times, have, query.strange, self.owners)
+
     def number_of(self, term: str) -> int:
         """Return the number of a term; -1 if no document has had it."""
         return self.vocabulary.get(term, -1)
 
-    def weights(self, terms: Ints) -> Floats:
-        """Return how much each of many terms counts in a query that has it once, `(n,)`; -1 is an unknown term."""
+    def weights(self, terms: Ints) -> tuple[Floats, Floats]:
+        """Return how much each of many terms counts in a query that has it once; -1 is an unknown term.
+
+        Returns:
+            By how many passages have it, `(n,)`, and by how many documents do, `(n,)`.
+        """
         recent = self._journal.since(0)
         known = (terms.max(initial=-1), recent.terms.max(initial=-1), len(self.frequencies) - 1)
         have = np.bincount(recent.terms, np.where(recent.slots == GONE, -1, 1), int(max(known)) + 2)  # the last: for -1
         have[: len(self.frequencies)] += self.frequencies
-        return term_weights(have[terms], self.documents)
+        passages, repeats = have[terms], _at(self.repeats, terms)
+        return term_weights(passages, self.documents), term_weights(passages - repeats, self.owners)
 
     def merged(self, live: Allowed) -> Self:
         """Return the same index without a journal: it, and the parts that it has outgrown, become one part.
@@ -267,10 +308,25 @@ class LexicalIndex:
         return self._with((*self.parts[:first], *part), self.lengths)
 
     def compacted(self, live: Allowed) -> Self:
-        """Return the same index as one part, with the slots of documents that are gone closed up."""
+        """Return the same index as one part, with the slots of documents that are gone closed up.
+
+        Its vocabulary is a new one, of the terms that are left, if there are any that no document has.
+        """
         lengths = self.lengths.items[live]
         part = self._one_part(0, np.where(live, np.cumsum(live) - 1, GONE), lengths)
-        return self._with(part, Growing.of(lengths))
+        made = self._with(part, Growing.of(lengths))
+        left = np.flatnonzero(made.frequencies)
+        if len(left) == len(made.vocabulary):
+            return made
+        names = list(made.vocabulary)
+        places = np.cumsum(made.frequencies > 0) - 1
+        return replace(
+            made,
+            vocabulary={names[old]: new for new, old in enumerate(left.tolist())},
+            parts=tuple(one.renumbered(places) for one in made.parts),
+            frequencies=made.frequencies[left],
+            repeats=_at(made.repeats, left),
+        )
 
     def terms_of(self, slots: Ints) -> dict[int, list[str]]:
         """Return the different terms of documents, in no particular order; of an index without a journal."""
@@ -291,13 +347,50 @@ class LexicalIndex:
         shift = len(before.lengths) - len(self.lengths)
         late = after._journal.since(before.unmerged)
         slots = np.where(late.slots == GONE, GONE, late.slots - shift)
+        terms, repeats = late.terms, after.repeats
+        if self.vocabulary is not after.vocabulary:
+            terms, repeats = self._renumbered(terms, before.repeats, after)
         return replace(
             self,
+            repeats=repeats,
             lengths=self.lengths.extended(after.lengths.items[len(before.lengths) :]) if shift else after.lengths,
             documents=after.documents,
+            owners=after.owners,
             total=after.total,
-            _journal=self._journal.extended(late.terms, slots, late.counts),
+            _journal=self._journal.extended(terms, slots, late.counts),
         )
+
+    def _renumbered(self, terms: Ints, repeats: Ints, after: Self) -> tuple[Ints, Ints]:
+        """Return terms of another state by the numbers they have here, new ones if need be, and its repeats.
+
+        Args:
+            terms: numbers that `after` has for them.
+            repeats: of the state that `after` has grown from, and this one was made from.
+            after: the other state.
+        """
+        names = list(after.vocabulary)
+        earlier = np.zeros(len(after.repeats), np.int32)
+        earlier[: len(repeats)] = repeats
+        differing = np.flatnonzero(after.repeats != earlier)
+        old, places = np.unique(np.concatenate((terms, differing)), return_inverse=True)
+        numbers = [self.vocabulary.setdefault(names[number], len(self.vocabulary)) for number in old.tolist()]
+        here = np.array(numbers, np.int32)[places]
+        size = max(len(self.repeats), int(here.max(initial=-1)) + 1)
+        changed = np.zeros(size, np.int32)
+        changed[: len(self.repeats)] = self.repeats
+        changed[here[len(terms) :]] += (after.repeats - earlier)[differing]
+        return here[: len(terms)], changed
+
+    def _kept(self, before: Owned, after: Owned, owners: Owners) -> Owned:
+        """Return which terms of a change the passages have that stay of the documents it is about."""
+        wanted = np.unique(np.concatenate((before.terms, after.terms)))
+        if not len(owners.kept):
+            return Owned(wanted[:0], owners.of_kept[:0])
+        there = self._journal.of(wanted)
+        slots, terms = having(
+            self._collection(None), Weighed(wanted, np.ones(len(wanted), np.float32), _there(there)), owners.kept
+        )
+        return Owned(wanted[terms], owners.of_kept[owners.kept.searchsorted(slots)])
 
     def _with(self, parts: tuple[Postings, ...], lengths: Growing[np.float32]) -> Self:
         """Return the index with other parts, which have all that the journal says."""
@@ -369,6 +462,14 @@ def query_weights(times: Floats, have: Ints, strange: Sequence[int], total: int)
 def _norm(weights: Floats, strange: Sequence[int], total: int) -> float:
     unknown = (K1 + 1.0) * math.log1p((total + 0.5) / 0.5)
     return term_norm([*(unknown * asked for asked in strange), *weights.tolist()])
+
+
+def _at(counts: Ints, terms: Ints) -> Ints:
+    """Return counts by the numbers of terms; 0 for those behind the last one, and for -1."""
+    found = np.zeros(len(terms), np.int32)
+    known = (terms >= 0) & (terms < len(counts))
+    found[known] = counts[terms[known]]
+    return found
 
 
 def _known(vocabulary: Mapping[str, int], asked: Mapping[str, int]) -> dict[int, int]:

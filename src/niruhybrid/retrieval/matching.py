@@ -20,11 +20,11 @@ from niruhybrid.retrieval.postings import ROUNDED, Postings, saturation, spread
 __all__ = (
     "Collection",
     "Enough",
-    "Occurrences",
     "Weighed",
     "best",
     "best_matches",
     "entries",
+    "having",
     "highest",
     "occurrences",
     "roughly_highest",
@@ -109,28 +109,13 @@ def best_matches(
     return (np.concatenate([some for some, _ in kept]), np.concatenate([whole for _, whole in kept])), wanted
 
 
-class Occurrences(NamedTuple):
-    """How often some passages have each of a query's terms, and how widely these are spread.
-
-    Attributes:
-        counts: `(terms, n)`, of the passages that were asked for.
-        passages: how many passages have each term, `(terms,)`; those that are gone and still in the postings count.
-        documents: how many documents these are; one in several parts may count in each.
-    """
-
-    counts: Floats
-    passages: Ints
-    documents: Ints
-
-
-def occurrences(collection: Collection, query: Weighed, slots: Ints, owners: Ints) -> Occurrences:
-    """Count a query's terms.
+def occurrences(collection: Collection, query: Weighed, slots: Ints) -> Floats:
+    """Return how often some passages have each of a query's terms, `(terms, n)`.
 
     Args:
         collection: what is searched.
         query: its terms.
-        slots: passages whose counts are wanted, `(n,)` in any order.
-        owners: `(slots,)`, what the passages of one document share, 0 or above.
+        slots: the passages, `(n,)` in any order.
     """
     size = len(query.terms)
     at, listed, terms = entries(collection, query, np.arange(size))
@@ -140,23 +125,36 @@ def occurrences(collection: Collection, query: Weighed, slots: Ints, owners: Int
     here = np.flatnonzero(column >= 0)
     counts = np.zeros((size, len(slots)), np.float32)
     counts[terms[here], column[here]] = listed[here]
-    passages, documents = np.bincount(terms, minlength=size), _different(terms, owners[at], size)
     for part in collection.parts:
         inside = np.flatnonzero((slots >= part.span.start) & (slots < part.span.stop))
         for place, term in enumerate(query.terms.tolist()):
             if (row := part.common.get(term)) is not None:
                 counts[place, inside] = part.table[row].take(slots[inside] - part.span.start)
-                some, different = part.counted(row, owners)
-                passages[place] += some
-                documents[place] += different
-    return Occurrences(counts, passages, documents)
+    return counts
 
 
-def _different(terms: Ints, owners: Ints, size: int) -> Ints:
-    """Return how many different owners the entries of each of so many terms have."""
-    apart = int(owners.max(initial=0)) + 1
-    keys = np.sort(terms * apart + owners)
-    return np.bincount(keys[np.flatnonzero(np.diff(keys, prepend=-1))] // apart, minlength=size)
+def having(collection: Collection, query: Weighed, slots: Ints) -> tuple[Ints, Ints]:
+    """Return which of some passages have which of a query's terms: pairs of a slot and a place in `query.terms`.
+
+    Args:
+        collection: what is searched.
+        query: its terms.
+        slots: the passages, `(n,)` ascending.
+    """
+    at, _, terms = entries(collection, query, np.arange(len(query.terms)))
+    wanted = np.zeros(len(collection.lengths), np.bool_)
+    wanted[slots] = True
+    here = np.flatnonzero(wanted[at])
+    found = [(at[here], terms[here])]
+    for part in collection.parts:
+        inside = slots[(slots >= part.span.start) & (slots < part.span.stop)]
+        if not len(inside):
+            continue
+        for place, term in enumerate(query.terms.tolist()):
+            if (row := part.common.get(term)) is not None:
+                some = inside[part.table[row].take(inside - part.span.start) > 0]
+                found.append((some, np.full(len(some), place)))
+    return np.concatenate([some for some, _ in found]), np.concatenate([places for _, places in found])
 
 
 def best(slots: Ints, scores: Floats, limit: int) -> Found:

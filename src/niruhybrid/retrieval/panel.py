@@ -1,7 +1,8 @@
 """Many standing queries against a few documents: which pairs reach the query's threshold. Pure, and exact.
 
 The score of a pair is that of a search, `fusion.weighted_sum`: a share of the cosine, and the rest of BM25 over the
-length of the query's term vector. It is computed for the few pairs only that stay after two looks at all the others:
+length of the query's term vector; in a store with documents of several passages that is the mean of the passage's and
+of its whole document's. It is computed for the few pairs only that stay after two looks at all the others:
 
 - A query is put aside for all documents if its largest product with any of them, in eight bits a coordinate, and the
   most that its words could add in any document, term by term, don't reach its threshold together.
@@ -10,6 +11,7 @@ length of the query's term vector. It is computed for the few pairs only that st
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -34,11 +36,16 @@ _SLACK = 1e-4  # of a score; rounding is far below it
 
 
 class Statistics(Protocol):
-    """What weighs terms: how many documents, which are passages, there are and have them."""
+    """What weighs terms: how many passages, and how many documents, there are and have them."""
 
     @property
     def documents(self) -> int:
-        """How many there are."""
+        """How many passages there are."""
+        ...
+
+    @property
+    def owners(self) -> int:
+        """How many documents these make."""
         ...
 
     @property
@@ -46,12 +53,21 @@ class Statistics(Protocol):
         """Terms of all of them."""
         ...
 
-    def number_of(self, term: str) -> int:
-        """Return the number of a term, always the same; -1, for now, if no document has had it."""
+    @property
+    def numbering(self) -> object:
+        """What gives terms their numbers: these are good as long as it is the same object."""
         ...
 
-    def weights(self, terms: Ints) -> Floats:
-        """Return how much each of many terms, by number, counts in a query that has it once, `(n,)`."""
+    def number_of(self, term: str) -> int:
+        """Return the number of a term; -1, for now, if no document has had it."""
+        ...
+
+    def weights(self, terms: Ints) -> tuple[Floats, Floats]:
+        """Return how much each of many terms, by number, counts in a query that has it once.
+
+        Returns:
+            Among passages, `(n,)`, and among documents, `(n,)`.
+        """
         ...
 
 
@@ -76,22 +92,67 @@ class Pairs(NamedTuple):
         return cls(slots[order], places[order], scores[order])
 
 
-class _Batch(NamedTuple):
-    """Some documents, and what counts of their terms.
+class _Counted(NamedTuple):
+    """How often a list of terms has each of the panel's, `(n,)` both, and how long it is."""
+
+    terms: list[int]
+    counts: Ints
+    length: int
+
+
+class _Half(NamedTuple):
+    """What counts of the terms of some documents: each passage by itself, or each with all of its document.
 
     Attributes:
-        vectors: `(n, dim)` float32.
-        few: the same; None where no query has a vector.
         weights: of the panel's terms, `(terms,)`.
         gains: what each adds to the BM25 score of a query that has it once, `(terms, n)`.
         most: the highest of each term, `(terms,)`.
     """
 
-    vectors: Vector
-    few: Few | None
     weights: Floats
     gains: Floats
     most: Floats
+
+
+class _Batch(NamedTuple):
+    """Some passages, and what counts of their terms.
+
+    Attributes:
+        vectors: `(n, dim)` float32.
+        few: the same; None where no query has a vector.
+        halves: the score of words is the mean of these: of the passages, and of their documents where any document of
+            the store has several.
+    """
+
+    vectors: Vector
+    few: Few | None
+    halves: tuple[_Half, ...]
+
+
+class _Norms:
+    """How long the term vectors of all queries are, by weights that change a little with each write."""
+
+    def __init__(self) -> None:
+        self._lengths = np.empty(0)  # by the weights of an earlier batch
+        self._weights = np.empty(0, np.float32)  # these weights
+        self._kept = 1.0
+
+    def follow(self, weights: Floats, times: Floats, terms: Ints, starts: Ints) -> None:
+        """Take other weights, `(terms,)`, for queries that have some terms so many times each."""
+        known = len(self._lengths) == len(starts) - 1 and len(self._weights) == len(weights)
+        self._kept = float(np.min(weights / self._weights, initial=1.0)) if known else 0.0
+        if self._kept < _KEPT:
+            squares = _sums(np.square(times * weights[terms]), starts)
+            self._lengths, self._weights, self._kept = np.sqrt(np.where(squares > 0.0, squares, 1.0)), weights, 1.0
+
+    def at_least(self, own: slice) -> Floats:
+        """Return lengths of the term vectors of some queries that are no longer than the true ones."""
+        least: Floats = self._lengths[own] * self._kept
+        return least
+
+    def forget(self) -> None:
+        """Have all lengths computed anew by the next `follow`."""
+        self._lengths = np.empty(0)
 
 
 class Panel:
@@ -111,9 +172,8 @@ class Panel:
         self._starts: Growing[np.int64] = Growing.empty(np.int64).extended([0])
         self._terms: Growing[np.int64] = Growing.empty(np.int64)
         self._times: Growing[np.float32] = Growing.empty(np.float32)
-        self._lengths = np.empty(0)  # of the term vectors, by the weights of an earlier batch
-        self._weights = np.empty(0, np.float32)  # these weights
-        self._worth = np.empty(0)  # of a point of BM25 to each query, at the most
+        self._numbering: object = None  # what these numbers belong to
+        self._norms = _Norms(), _Norms()  # among passages, among documents
 
     def __len__(self) -> int:
         return len(self._shares)
@@ -130,20 +190,39 @@ class Panel:
         self._terms, self._times = self._terms.extended(terms), self._times.extended(list(counted.values()))
         self._starts = self._starts.extended([len(self._terms)])
 
-    def pairs(self, vectors: Vector, terms: Sequence[Sequence[str]], statistics: Statistics, least: Floats) -> Pairs:
+    @property
+    def terms(self) -> int:
+        """How many different terms are held."""
+        return len(self._vocabulary)
+
+    def pairs(
+        self,
+        vectors: Vector,
+        terms: Sequence[Sequence[str]],
+        statistics: Statistics,
+        least: Floats,
+        documents: Sequence[Sequence[str]] | None = None,
+    ) -> Pairs:
         """Return the pairs that reach their query's threshold.
 
         Args:
-            vectors: `(n, dim)` float32, of the documents.
+            vectors: `(n, dim)` float32, of the passages.
             terms: analysed terms of each.
             statistics: of all documents, these included.
             least: `(slots,)`, score that a pair must have at the least.
+            documents: terms of each passage's whole document; None where each passage is one.
         """
-        self._number({term for one in terms for term in one if term in self._vocabulary}, statistics)
+        whole = terms if documents is None else documents
+        self._number({term for one in whole for term in one if term in self._vocabulary}, statistics)
+        known: dict[int, _Counted] = {}  # by the list's identity: all passages of a document have the same one
+        lists = [
+            [known.get(id(one)) or known.setdefault(id(one), self._counted(one)) for one in every]
+            for every in (terms, whole)
+        ]
         found = [Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
         for first in range(0, len(vectors), _DOCUMENTS):
             some = slice(first, first + _DOCUMENTS)
-            batch = self._batch(vectors[some], terms[some], statistics)
+            batch = self._batch(vectors[some], lists[0][some], lists[1][some], statistics)
             for start in range(0, len(self), _BLOCK):
                 own = slice(start, min(start + _BLOCK, len(self)))
                 slots, places, scores = self._reaching(own, batch, least[own])
@@ -151,13 +230,18 @@ class Panel:
         return Pairs.of(found)
 
     def compact(self, kept: NDArray[np.bool_]) -> None:
-        """Close up the slots that are not kept."""
+        """Close up the slots that are not kept, and forget the terms that only they had."""
         sizes = np.diff(self._starts.items)
         entries = np.repeat(kept, sizes)
         self._shares = Growing.of(self._shares.items[kept])
-        self._terms, self._times = Growing.of(self._terms.items[entries]), Growing.of(self._times.items[entries])
+        self._times = Growing.of(self._times.items[entries])
         self._starts = Growing.of(np.append(0, np.cumsum(sizes[kept])))
-        self._lengths = np.empty(0)
+        names, (used, terms) = list(self._vocabulary), np.unique(self._terms.items[entries], return_inverse=True)
+        self._terms = Growing.of(terms.astype(np.int64))
+        self._vocabulary = {names[old]: new for new, old in enumerate(used.tolist())}
+        self._numbering, self._numbers = None, np.empty(0, np.int64)
+        for norms in self._norms:
+            norms.forget()
         if self._vectors is not None and self._codes is not None:
             self._vectors = Growing.of(self._vectors.items[kept])
             self._codes.compact(kept)
@@ -172,38 +256,47 @@ class Panel:
         self._vectors = self._vectors.extended(row[None])
         self._codes.add(row * np.float32(share))
 
-    def _batch(self, vectors: Vector, terms: Sequence[Sequence[str]], statistics: Statistics) -> _Batch:
-        """Return some documents, weighed by what is in an index."""
-        counted = [Counter(term for term in one if term in self._vocabulary) for one in terms]
-        weights = statistics.weights(self._numbers)
-        average = average_length(statistics.total, statistics.documents)
-        against = spread(np.array([len(one) for one in terms], np.float32), average)
-        gains = np.zeros((len(weights), len(vectors)), np.float32)
-        for place, one in enumerate(counted):
-            at = [self._vocabulary[term] for term in one]
-            counts = np.minimum(np.fromiter(one.values(), np.int64, len(at)), MOST_COUNTED)
-            gains[at, place] = weights[at] * saturation(counts, against[place : place + 1])
-        self._weigh(weights)
-        few = None if self._codes is None else Few.of(vectors)
-        return _Batch(vectors, few, weights, gains, gains.max(axis=1))
+    def _batch(
+        self,
+        vectors: Vector,
+        terms: Sequence[_Counted],
+        documents: Sequence[_Counted],
+        statistics: Statistics,
+    ) -> _Batch:
+        """Return some passages, weighed by what is in an index."""
+        passages, whole = statistics.weights(self._numbers)
+        halves = [self._half(self._norms[0], passages, terms, average_length(statistics.total, statistics.documents))]
+        if statistics.owners != statistics.documents:
+            average = average_length(statistics.total, statistics.owners)
+            halves.append(self._half(self._norms[1], whole, documents, average))
+        return _Batch(vectors, None if self._codes is None else Few.of(vectors), tuple(halves))
+
+    def _counted(self, terms: Sequence[str]) -> _Counted:
+        counted = Counter(term for term in terms if term in self._vocabulary)
+        numbers = [self._vocabulary[term] for term in counted]
+        return _Counted(
+            numbers, np.minimum(np.fromiter(counted.values(), np.int64, len(numbers)), MOST_COUNTED), len(terms)
+        )
+
+    def _half(self, norms: _Norms, weights: Floats, lists: Sequence[_Counted], average: float) -> _Half:
+        """Return what counts of some lists of terms, and have `norms` follow the weights."""
+        against = spread(np.array([one.length for one in lists], np.float32), average)
+        gains = np.zeros((len(weights), len(lists)), np.float32)
+        for place, one in enumerate(lists):
+            gains[one.terms, place] = weights[one.terms] * saturation(one.counts, against[place : place + 1])
+        norms.follow(weights, self._times.items, self._terms.items, self._starts.items)
+        return _Half(weights, gains, gains.max(axis=1))
 
     def _number(self, terms: Iterable[str], statistics: Statistics) -> None:
         """Look up the store's numbers of terms that are new here, or new there: those only come with documents."""
+        if self._numbering is not statistics.numbering:
+            self._numbering, self._numbers = statistics.numbering, np.empty(0, np.int64)
         names, known = self._vocabulary, len(self._numbers)
         if len(names) > known:
-            late = [statistics.number_of(term) for term in list(names)[known:]]
+            late = [statistics.number_of(term) for term in islice(names, known, None)]
             self._numbers = np.concatenate((self._numbers, np.array(late, np.int64)))
         for term in terms:
             self._numbers[names[term]] = statistics.number_of(term)
-
-    def _weigh(self, weights: Floats) -> None:
-        """Have `_lengths` be those of all queries, and no longer than they are now."""
-        known = len(self._lengths) == len(self) and len(self._weights) == len(weights)
-        kept = float(np.min(weights / self._weights, initial=1.0)) if known else 0.0
-        if kept < _KEPT:
-            squares = _sums(np.square(self._times.items * weights[self._terms.items]), self._starts.items)
-            self._lengths, self._weights, kept = np.sqrt(np.where(squares > 0.0, squares, 1.0)), weights, 1.0
-        self._worth = (1.0 - self._shares.items) / (self._lengths * kept)
 
     def _reaching(self, own: slice, batch: _Batch, least: Floats) -> Pairs:
         """Return the pairs of a block of queries that reach their thresholds, slots counted within the block."""
@@ -229,21 +322,31 @@ class Panel:
         """Return what words add to the score of each query of a block at the most, in any of the documents."""
         starts = self._starts.items[own.start : own.stop + 1]
         entries = slice(starts[0], starts[-1])
-        return self._worth[own] * _sums(self._times.items[entries] * batch.most[self._terms.items[entries]], starts)
+        times, terms = self._times.items[entries], self._terms.items[entries]
+        most = np.zeros(own.stop - own.start)
+        for half, norms in zip(batch.halves, self._norms, strict=False):  # the second half may be missing
+            most += _sums(times * half.most[terms], starts) / norms.at_least(own)
+        worth: Floats = most * (1.0 - self._shares.items[own]) / len(batch.halves)
+        return worth
 
     def _worded(self, slots: Ints, batch: _Batch) -> Floats:
         """Return what words add to the score of some queries with each document, `(slots, documents)`."""
+        worded: Floats = np.sum([self._worded_half(slots, half) for half in batch.halves], axis=0)
+        return worded * ((1.0 - self._shares.items[slots]) / len(batch.halves))[:, None]
+
+    def _worded_half(self, slots: Ints, half: _Half) -> Floats:
+        """Return the BM25 scores of some queries over the lengths of their term vectors, `(slots, documents)`."""
         starts = self._starts.items[slots]
         sizes = self._starts.items[slots + 1] - starts
-        gained, squares = np.zeros((len(slots), len(batch.vectors)), np.float32), np.zeros(len(slots))
+        gained, squares = np.zeros((len(slots), half.gains.shape[1]), np.float32), np.zeros(len(slots))
         for nth in range(sizes.max(initial=0)):
             have = np.flatnonzero(sizes > nth)
             entries = starts[have] + nth
             terms, times = self._terms.items[entries], self._times.items[entries]
-            gained[have] += times[:, None] * batch.gains.take(terms, axis=0)
-            squares[have] += np.square(times * batch.weights[terms])
-        rest = (1.0 - self._shares.items[slots]) / np.sqrt(np.where(squares > 0.0, squares, 1.0))
-        return gained * rest[:, None]
+            gained[have] += times[:, None] * half.gains.take(terms, axis=0)
+            squares[have] += np.square(times * half.weights[terms])
+        shares: Floats = gained / np.sqrt(np.where(squares > 0.0, squares, 1.0))[:, None]
+        return shares
 
     def _cosines(self, slots: Ints, vectors: Vector) -> Floats:
         """Return the inner products of queries with a document each; 0 for those that go by words alone."""

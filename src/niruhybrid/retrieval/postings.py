@@ -1,7 +1,7 @@
 """Postings: for each term the documents that have it, in arrays that never change once made."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Self
 
@@ -74,7 +74,6 @@ class Postings:
     rough: Ints
     average: float
     tops: Ints
-    _shares: dict[int, tuple[int, int]] = field(default_factory=dict, init=False)
 
     def __len__(self) -> int:
         return len(self.slots) + self.table.size
@@ -88,17 +87,13 @@ class Postings:
         known = at[places]
         return list(zip(places.tolist(), self.starts[known].tolist(), self.starts[known + 1].tolist(), strict=True))
 
-    def counted(self, row: int, owners: Ints) -> tuple[int, int]:
-        """Return how many passages have a common term, by its row, and how many different documents; kept when asked.
-
-        Args:
-            row: of `table`.
-            owners: `(slots,)`, what the passages of one document share; never another for the same slot.
-        """
-        if row not in self._shares:
-            has = np.flatnonzero(self.table[row]) + self.span.start
-            self._shares[row] = len(has), len(np.unique(owners[has]))
-        return self._shares[row]
+    def renumbered(self, numbers: Ints) -> Self:
+        """Return the same postings with other numbers for the terms: by the old number, ascending as the old ones."""
+        return replace(
+            self,
+            terms=numbers[self.terms].astype(np.int32),
+            common={int(numbers[term]): row for term, row in self.common.items()},
+        )
 
     def terms_of(self, slots: Ints) -> list[tuple[int, int]]:
         """Return each term of each of the documents, with the document."""

@@ -26,6 +26,8 @@ Allowed = NDArray[np.bool_]
 
 _CELLS = 4.0  # times the square root of the number of vectors
 _CELLS_SEARCHED, _SEARCHED_SHARE = 48, 24  # at least so many, and a share of all
+_LOOKED_AT = 24  # vectors in the cells searched for each that is wanted, at least
+_NEARLY_ALL = 2  # a half: from there on it is cheaper to compare all
 _SAMPLE = 32  # vectors per cell that k-means learns from
 _ROUNDS = 5
 _AT_ONCE = 1024  # vectors added between two looks at whether to stop
@@ -81,8 +83,14 @@ class Sieve:
         index.reset()
         return _filled(index, 0, self.learnt, vectors, stopped)
 
+    def worthwhile(self, limit: int) -> bool:
+        """Whether a search for so many slots looks at much less than all of them."""
+        return self._probed(limit) * _NEARLY_ALL <= int(self._index.nlist)
+
     def search(self, queries: Vector, limit: int, allowed: Allowed) -> Slots:
         """Return about the nearest slots of each query, `(m, limit)` or a few more; -1 where there is none.
+
+        The more slots are wanted, the more cells are searched.
 
         Args:
             queries: `(m, dim)` float32.
@@ -90,7 +98,7 @@ class Sieve:
             allowed: `(covered,)`, which may be found.
         """
         count = int(np.count_nonzero(allowed))
-        probed = max(_CELLS_SEARCHED, self._index.nlist // _SEARCHED_SHARE)
+        probed = min(self._index.nlist, self._probed(limit))
         more: dict[str, Any] = {"nprobe": probed}
         if count < self.covered <= count * _NEARLY:  # it is cheaper to find a few too many
             found = self.search(queries, int(limit * _NEARLY) + 1, np.ones(self.covered, np.bool_))
@@ -104,6 +112,11 @@ class Sieve:
             _, slots = self._index.search(queries, limit, params=faiss.SearchParametersIVF(**more))
         nearest: Slots = slots
         return nearest
+
+    def _probed(self, limit: int) -> int:
+        """Return how many cells to search for so many slots; possibly more than there are."""
+        cells = int(self._index.nlist)
+        return max(_CELLS_SEARCHED, cells // _SEARCHED_SHARE, limit * _LOOKED_AT * cells // max(1, self.covered))
 
     def saved(self) -> NDArray[np.uint8]:
         """Return it as bytes."""

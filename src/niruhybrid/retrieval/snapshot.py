@@ -17,6 +17,7 @@ from niruhybrid.retrieval.columns import Columns
 from niruhybrid.retrieval.dense import DenseIndex
 from niruhybrid.retrieval.growing import Growing
 from niruhybrid.retrieval.lexical import LexicalIndex
+from niruhybrid.retrieval.repeats import Owners
 from niruhybrid.types import Metadata, Vector
 
 __all__ = ("Additions", "Snapshot")
@@ -99,10 +100,8 @@ class Snapshot:
 
     @property
     def documents(self) -> int:
-        """How many documents there are, counted anew."""
-        if not self.passages:
-            return len(self)
-        return int(np.count_nonzero((self.rows.items == self.owners.items) & self.live.items))
+        """How many documents there are, all passages of one being one."""
+        return self.lexical.owners
 
     def changed(self, watermark: int, removed: Mapping[int, Iterable[str]], added: Additions) -> Self:
         """Return the state after a change.
@@ -113,7 +112,7 @@ class Snapshot:
             added: the new documents.
         """
         slots = np.searchsorted(self.rows.items, np.fromiter(removed, np.int64)).tolist()
-        live = self.live
+        live, passages = self.live, self.passages or any(map(ne, added.owners, added.rows))
         if slots:
             still = self.live.items.copy()
             still[slots] = False
@@ -122,12 +121,35 @@ class Snapshot:
             watermark,
             self.rows.extended(added.rows),
             self.owners.extended(added.owners),
-            self.passages or any(map(ne, added.owners, added.rows)),
+            passages,
             live.extended(np.ones(len(added.rows), np.bool_)),
             self.dense.changed(added.vectors),
-            self.lexical.changed(dict(zip(slots, removed.values(), strict=True)), added.terms),
+            self.lexical.changed(
+                dict(zip(slots, removed.values(), strict=True)),
+                added.terms,
+                self._owners(slots, removed, live.items, added) if passages else None,
+            ),
             self.columns.changed(len(self.rows), added.metadata),
         )
+
+    def _owners(self, slots: Sequence[int], removed: Iterable[int], live: Mask, added: Additions) -> Owners:
+        """Return whose passages a change is about.
+
+        Args:
+            slots: of the passages to remove.
+            removed: their rows.
+            live: `(slots,)`, what is there without them.
+            added: the new passages.
+        """
+        owners = self.owners.items
+        lost, first = owners[slots], added.rows[0] if len(added.rows) else 0
+        staying = set(lost.tolist()).difference(removed)  # a document's first passage is the last to go
+        staying.update(owner for owner in added.owners if owner < first)
+        if not staying:
+            return Owners(lost, added.owners, np.empty(0, np.intp), np.empty(0, np.int64))
+        start = int(self.rows.items.searchsorted(min(staying)))
+        kept = np.flatnonzero(np.isin(owners[start:], list(staying)) & live[start:]) + start
+        return Owners(lost, added.owners, kept, owners[kept])
 
     def passing(self, wanted: Filter | None) -> Mask:
         """Return which slots a search may find, `(slots,)`."""
@@ -200,5 +222,7 @@ class Snapshot:
             live=Growing.of(after.live.items[kept]) if closed_up else after.live,
             dense=self.dense.followed_by(before.dense, after.dense),
             lexical=self.lexical.followed_by(before.lexical, after.lexical),
-            columns=after.columns.compacted(kept) if closed_up else after.columns,
+            columns=self.columns.followed_by(after.columns, start, start - len(self.rows))
+            if closed_up
+            else after.columns,
         )

@@ -8,8 +8,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
@@ -32,7 +32,7 @@ Deliver = Callable[[Match], None]
 Mask = NDArray[np.bool_]
 
 _SLOWEST = 1.0  # seconds that a receiver may take
-_FEWEST_OVER, _OVER_SHARE = 1024, 2  # subscriptions that are over: so many, and half of all, are worth closing up
+_FEWEST_OVER, _OVER_SHARE = 64, 2  # subscriptions that are over: so many, and half of all, are worth closing up
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +45,7 @@ class News:
         terms: analysed terms of each.
         watermark: the write.
         statistics: of the terms of all that is there after it.
+        earlier: by id, terms of the passages that stay before the new ones of a document.
     """
 
     entries: Sequence[IndexEntry]
@@ -52,6 +53,16 @@ class News:
     terms: Sequence[Sequence[str]]
     watermark: int
     statistics: Statistics
+    earlier: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
+
+    def documents(self) -> list[Sequence[str]]:
+        """Return, for each passage, the terms of its whole document: the same list for all passages of one."""
+        whole: dict[str, list[str]] = {
+            name: [term for one in passages for term in one] for name, passages in self.earlier.items()
+        }
+        for entry, terms in zip(self.entries, self.terms, strict=True):
+            whole.setdefault(entry.document.id, []).extend(terms)
+        return [whole[entry.document.id] for entry in self.entries]
 
 
 @dataclass(slots=True, eq=False)
@@ -84,7 +95,8 @@ class StandingQueries:
         self._panel = Panel(dense_weight)
         self._quotas = Quotas()
         self._subscriptions: list[_Subscription] = []  # by slot
-        self._over = 0
+        self._over = 0  # of these and of those who have arrived; `_counting` goes with it
+        self._counting = threading.Lock()
 
     def add(self, query: StandingQuery, deliver: Deliver, dimension: int | None) -> Callable[[], None]:
         """Have `deliver` told of all that matches from now on; return what ends it.
@@ -103,12 +115,7 @@ class StandingQueries:
                 raise _other_dimension(query, self._dimension)
         one = _Subscription(query, deliver)
         self._arrived.append(one)
-        if self._turn.acquire(blocking=False):  # else whoever has it, or comes next, takes it in
-            try:
-                if not self._telling:
-                    self._settle()
-            finally:
-                self._turn.release()
+        self._try_to_settle()
         return lambda: self._end(one)
 
     @property
@@ -143,19 +150,41 @@ class StandingQueries:
         try:
             self._settle()
             self._tell(news)
+            self._settle()
         except Exception:  # noqa: BLE001  # logged whole: the documents are there, whoever was not told of them
             _log.exception("standing_queries_not_told watermark=%d", news.watermark)
 
+    def _try_to_settle(self) -> None:
+        """Settle, unless a thread is telling: it does so before and after."""
+        if not self._unsettled or not self._turn.acquire(blocking=False):
+            return
+        try:
+            if not self._telling:
+                self._settle()
+        finally:
+            self._turn.release()
+
+    @property
+    def _unsettled(self) -> bool:
+        """Whether any have arrived, or so many are over that their slots are worth closing up."""
+        known = len(self._subscriptions)
+        return bool(self._arrived) or self._over >= max(_FEWEST_OVER, known // _OVER_SHARE) or self._over >= known > 0
+
     def _settle(self) -> None:
         """Take in those who have arrived, and close up the slots of those who have gone, if these are many."""
-        if self._over > max(_FEWEST_OVER, len(self._subscriptions) // _OVER_SHARE):
+        if self._unsettled and self._over:
             kept = np.array([not one.over for one in self._subscriptions], np.bool_)
+            with self._counting:
+                self._over -= int(np.count_nonzero(~kept))
             self._panel.compact(kept)
             self._quotas.compact(kept)
             self._subscriptions = [one for one, stays in zip(self._subscriptions, kept, strict=True) if stays]
-            self._over = sum(one.over for one in self._subscriptions)
         while self._arrived:
             one = self._arrived.popleft()
+            with self._counting:
+                self._over -= one.over
+                if one.over:
+                    continue
             self._panel.add(one.query)
             self._quotas.add(one.query.min_score, one.query.per_minute, self._clock())
             self._subscriptions.append(one)
@@ -167,7 +196,9 @@ class StandingQueries:
         now = self._clock()
         least = self._quotas.least(now)
         passing = _Passing(news.entries)
-        pairs = self._panel.pairs(news.vectors, news.terms, news.statistics, least)
+        several = news.statistics.owners != news.statistics.documents
+        documents = news.documents() if several else None
+        pairs = self._panel.pairs(news.vectors, news.terms, news.statistics, least, documents)
         triples = zip(*(column.tolist() for column in pairs), strict=True)
         for slot, found in groupby(triples, itemgetter(0)):
             self._pass_on(slot, [_Found(place, score) for _, place, score in found], passing, news, now)
@@ -199,8 +230,10 @@ class StandingQueries:
             self._end(one)
 
     def _end(self, one: _Subscription) -> None:
-        self._over += not one.over  # may count wrong between threads; nothing but upkeep goes by it
-        one.over = True
+        with self._counting:
+            self._over += not one.over
+            one.over = True
+        self._try_to_settle()
 
     def _end_foreign(self, dimension: int) -> None:
         """End the subscriptions that came before the store had a dimension, and guessed another."""

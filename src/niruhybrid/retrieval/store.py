@@ -95,7 +95,7 @@ class EmbeddedStore:
         if not entries:
             return self._watermark()
         self._log.refuse_forked()
-        change = Upsert(entries)
+        change = Upsert(entries, lambda: self._standing.awaited)
         self._commits.run(change)
         return change.watermark
 

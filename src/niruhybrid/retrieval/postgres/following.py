@@ -47,16 +47,23 @@ class _Statistics:
     """A `panel.Statistics`: what the server has counted of the terms that standing queries have."""
 
     documents: int
+    owners: int
     total: int
     numbers: dict[str, int]  # grows with later subscriptions, whose terms count as rare until the next write
     have: NDArray[Any]
+    have_documents: NDArray[Any]
+
+    @property
+    def numbering(self) -> object:
+        return self.numbers
 
     def number_of(self, term: str) -> int:
         return self.numbers.get(term, -1)
 
-    def weights(self, terms: NDArray[Any]) -> NDArray[Any]:
-        have = np.append(self.have, 0)
-        return term_weights(have[np.where((terms < 0) | (terms >= len(self.have)), -1, terms)], self.documents)
+    def weights(self, terms: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        known = np.where((terms < 0) | (terms >= len(self.have)), -1, terms)
+        passages, documents = (np.append(have, 0)[known] for have in (self.have, self.have_documents))
+        return term_weights(passages, self.documents), term_weights(documents, self.owners)
 
 
 class Follower:
@@ -146,12 +153,12 @@ class Follower:
         (first, _), (last, _) = writes[0], writes[-1]
         if first > self._told + 1:
             _log.error("standing_queries_lost writes=%d: they were too long ago", first - self._told - 1)
-        have, _ = self._frequencies.of(
+        have, have_documents = self._frequencies.of(
             np.array(self._terms, np.int64),
             state,
             lambda statement: ask(connection, statement)[0],
         )
-        statistics = _Statistics(state.passages, state.terms, self._numbers, have)
+        statistics = _Statistics(state.passages, state.documents, state.terms, self._numbers, have, have_documents)
         asked = [(_NEWS, (batch * BATCH, (batch + 1) * BATCH)) for _, batch in writes]
         *found, _ = ask(connection, *asked, COMMIT)
         news = [_of(watermark, kept, statistics) for (watermark, _), kept in zip(writes, found, strict=True) if kept]
