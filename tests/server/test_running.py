@@ -89,11 +89,19 @@ def test_a_signal_stops_the_server_on_every_event_loop(new_loop: Callable[[], as
             async with asyncio.timeout(SOON):
                 await stopping.wait()
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(stopped(number))
-    assert {number: signal.getsignal(number) for number in before} == before
+    def handle(*_: object) -> None:
+        """Stand for a handler that another library installed."""
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    found = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        for number in numbers:
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                runner.run(stopped(number))
+        assert [signal.getsignal(number) for number in numbers] == [handle, handle]
+    finally:
+        for number, handler in found.items():
+            signal.signal(number, handler)
 
 
 class Gated(HashEncoder):

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from email.utils import formatdate
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -176,19 +176,22 @@ class _Server(uvicorn.Server):
 
 @contextlib.contextmanager
 def set_on_signal(stopping: asyncio.Event) -> Iterator[None]:
-    """Set `stopping` at SIGINT or SIGTERM; to be used in the main thread, inside its event loop."""
+    """Set `stopping` at SIGINT or SIGTERM, and put back what was done at these signals before.
+
+    To be used in the main thread, inside its event loop.
+    """
     loop = asyncio.get_running_loop()
-    before: dict[signal.Signals, Any] = {}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in before:
             try:
                 loop.add_signal_handler(number, stopping.set)
             except NotImplementedError:  # on Windows, event loops take no signals
-                before[number] = signal.signal(number, lambda *_: loop.call_soon_threadsafe(stopping.set))
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(stopping.set))
         yield
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if number in before:
-                signal.signal(number, before[number])
-            else:
+        for number, handler in before.items():
+            with contextlib.suppress(NotImplementedError):
                 loop.remove_signal_handler(number)
+            if handler is not None:  # of a handler that C code installed, Python knows nothing
+                signal.signal(number, handler)
