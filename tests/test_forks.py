@@ -15,7 +15,7 @@ from niruhybrid.testing import HashEncoder
 
 
 def in_child(call):
-    "Return what a forked child prints: the result, or the error; HANGS after ten seconds."
+    "Return what a forked child prints: the result, or the error; HANGS after forty seconds."
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -26,7 +26,7 @@ def in_child(call):
         os.write(writing, said.encode())
         os._exit(0)
     os.close(writing)
-    killer = threading.Timer(10, os.kill, (pid, 9))
+    killer = threading.Timer(40, os.kill, (pid, 9))
     killer.start()
     said = os.read(reading, 4000).decode()
     killer.cancel()

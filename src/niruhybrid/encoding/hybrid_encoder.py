@@ -3,9 +3,10 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from threading import get_ident
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from niruhybrid import analysis
 from niruhybrid.config import LongText, StreamingConfig
@@ -14,6 +15,7 @@ from niruhybrid.encoding.packing import Row, lay_out, plan
 from niruhybrid.encoding.weights import locate
 from niruhybrid.encoding.windows import EncodedText, EncodingStream, encoded, stream_of
 from niruhybrid.errors import InvalidTextError, ModelCorruptError, ModelUnsupportedError
+from niruhybrid.forks import forked_error, watch
 from niruhybrid.types import Vector
 from niruhybrid.types.checks import checked_text
 from niruhybrid.windows import MARKS, Tokens, Window
@@ -55,9 +57,16 @@ class HybridEncoder:
         self._first, self._last = _marks(folder, self._tokenizer, config.vocabulary)
         self._runtime = Runtime(folder, config)
         self._told_of_truncation = False
+        self._tokenizing: set[int] = set()  # threads inside the tokenizer, whose locks a fork would copy
+        self._broken = False
         _tell_of_assumptions(folder, config)
         for length in _WARMED:
             self._vectors([Row([0] * min(length, self.max_tokens), (0, length))])
+        watch(self)
+
+    def after_fork(self) -> None:
+        """Take note, in the child, that the process has forked: amid a call of another thread, which can't end here."""
+        self._broken = self._broken or bool(self._tokenizing - {get_ident()})
 
     def encode(self, texts: Sequence[str | Window], /) -> Vector:
         """Return `(n, dimension)` float32 unit vectors, C-contiguous, in the order of the texts and windows.
@@ -128,7 +137,7 @@ class HybridEncoder:
 
     def tokenize(self, text: str, /) -> Tokens:
         """Return the text's tokens, without marks of beginning and end; they do not change when words are added."""
-        found = self._tokenizer.encode(text, add_special_tokens=False)
+        found = self._tokens_of(text, with_marks=False)
         return Tokens(found.ids, [start for start, _ in found.offsets], found.word_ids)
 
     def terms(self, text: str, /) -> list[str]:
@@ -165,8 +174,23 @@ class HybridEncoder:
                     f"window {position} has {len(ids)} tokens, the model reads {self.max_tokens}: cut it smaller"
                 )
             return Row(ids, (1 + text.pooled[0], 1 + text.pooled[1]))
-        ids = self._tokenizer.encode(checked_text(text, what=f"text {position}")).ids
+        ids = self._tokens_of(checked_text(text, what=f"text {position}"), with_marks=True).ids
         return Row(ids, (0, len(ids)))
+
+    def _tokens_of(self, text: str, *, with_marks: bool) -> Encoding:
+        """Return a text's tokens, with the marks of beginning and end or without.
+
+        Raises:
+            ClosedError: the process was forked while another thread was in here, and this is the child.
+        """
+        if self._broken:
+            raise forked_error("this encoder, which was encoding in another thread,")
+        thread = get_ident()
+        self._tokenizing.add(thread)
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=with_marks)
+        finally:
+            self._tokenizing.discard(thread)
 
     def _tell_of_truncation(self, cut: int) -> None:
         if cut and not self._told_of_truncation:

@@ -49,12 +49,14 @@ class Runtime:
         model = bert.build(config, read_tensors(folder))
         self._request = core.compile_model(model, "CPU", settings).create_infer_request()
         self._turn = threading.Lock()
+        self._running = False
         self._broken = False
         watch(self)
 
     def after_fork(self) -> None:
         """Take note, in the child, that the process has forked: amid a run, which nothing can end here."""
-        self._broken = self._broken or self._turn.locked()
+        self._broken = self._broken or self._running
+        self._turn = threading.Lock()  # another thread may have taken the old one without having begun
 
     def run(self, feed: Feed) -> Vector:
         """Return `(texts, hidden)` float32 unit vectors, the caller's own.
@@ -66,6 +68,10 @@ class Runtime:
             raise forked_error("this encoder, which was encoding in another thread,")
         inputs = [feed.ids, feed.positions, feed.segments, feed.pool]
         with self._turn:
-            result = self._request.infer(inputs, share_inputs=True, share_outputs=True)
-            vectors: Vector = np.array(result[0], dtype=np.float32)  # a copy: the next run overwrites the original
+            self._running = True
+            try:
+                result = self._request.infer(inputs, share_inputs=True, share_outputs=True)
+                vectors: Vector = np.array(result[0], dtype=np.float32)  # a copy: the next run overwrites the original
+            finally:
+                self._running = False
         return vectors

@@ -114,10 +114,13 @@ class Claim:
         """Release the claim; to be called when nothing of this process has the file open any more."""
         if self._own is not None:
             with _opening:
+                _unlock_byte(self._own)
                 os.close(self._own)
                 _open_here.discard(self._identity)
             self._own = None
         if self._beside is not None:
+            if sys.platform != "win32":
+                fcntl.flock(self._beside, fcntl.LOCK_UN)  # a child that was just forked may still have a copy
             os.close(self._beside)
             self._beside = None
 
@@ -248,6 +251,13 @@ def _lock_byte(descriptor: int, name: str) -> None:
             raise _open_already(name) from err
         if err.errno not in _NO_SUCH_LOCKS:
             raise
+
+
+def _unlock_byte(descriptor: int) -> None:
+    """Unlock the byte, for the copies of the descriptor too that a child process may have."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # there are file systems without such locks
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _byte(fcntl.F_UNLCK))
 
 
 def _open_already(name: str) -> StoreLockedError:

@@ -128,6 +128,7 @@ class Batcher:
     def after_fork(self) -> None:
         """Take note, in the child, that the process has forked; one that was never used before works here too."""
         self.forked = self._worker is not None or self._lock.locked()
+        self._lock = threading.Lock()  # another thread may have taken the old one without having begun
 
     def refuse_forked(self) -> None:
         """Refuse to work in a child of the process that started the batcher's threads.
